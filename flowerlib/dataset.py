@@ -1,0 +1,320 @@
+"""The photos: where they come from, which files belong to them, and how they are split."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from flowerlib.errors import UserError
+from flowerlib.fetch import ManifestRow, fetch_flowers, read_manifest
+from flowerlib.files import DATA
+
+FLOWERS, SYNTHETIC = "flowers", "synthetic"
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
+TRAINING_SHARE = 0.8  # section 3: int(.8 · 2,848) = 2,278 photos
+LISTED = 20  # unreadable photos named in an error; `python -m flowerlib data` names all
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoSet:
+    """Readable photos in class folders.
+
+    Attributes:
+        name: 'flowers', 'synthetic', or the folder's name.
+        root: the folder that holds the class folders; absolute.
+        classes: names in alphabetical order; a label is an index into them.
+        paths: of the n photos, relative to root and sorted, such as 'daisy/x.jpg'.
+        labels: int64, shape (n,).
+        fingerprint: SHA-256 in hex over every path and its file's bytes.
+    """
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> Image.Image:
+        """Return photo ``index`` as an upright RGB image of its original size.
+
+        Raises:
+            UserError: the file has vanished or become unreadable since the set was loaded.
+        """
+        path = self.root / self.paths[index]
+        try:
+            return decode(path.read_bytes())
+        except Exception as error:
+            raise UserError(
+                f"{path} was readable when the photos were loaded, and is no longer ({_reason(error)}). "
+                "Leave the folder as it is during a run, and run again."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into a `PhotoSet`: int64, shapes (int(.8 n),) and (the rest,); and what identifies them."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder of class folders, all relative to it and sorted.
+
+    Attributes:
+        classes: names of the class folders.
+        photos: files in class folders that are photos by their suffix.
+        others: every other file, and folders within class folders, each with the reason why it isn't used.
+    """
+
+    classes: tuple[str, ...]
+    photos: tuple[str, ...]
+    others: dict[str, str]
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """What one read of a file told: SHA-256 in hex ('' if it can't be read), and why it is no photo."""
+
+    path: str
+    sha256: str
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a folder's photos differ from the manifest: counts of paths."""
+
+    same: int
+    missing: int
+    changed: int
+    extra: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.same:,} photos as in the paper's data set, {self.missing:,} missing, "
+            f"{self.changed:,} changed, {self.extra:,} extra"
+        )
+
+
+def load_photos(source: str) -> PhotoSet:
+    """Find the photos, fetching or generating them if need be, and decode every one of them once.
+
+    Args:
+        source: 'flowers', 'synthetic', or a folder of class folders.
+
+    Raises:
+        UserError: no such folder, fewer than two classes, a class without photos, unreadable photos, or for
+            'flowers' a folder with none of the paper's photos.
+    """
+    name, root = locate(source)
+    listing = list_files(root)
+    _refuse_too_few(root, listing)
+    files = inspect(root, listing.photos)
+    _refuse_unreadable(root, files)
+    if name == FLOWERS:
+        _compare_with_paper(root, files)
+    labels = [listing.classes.index(path.split("/")[0]) for path in listing.photos]
+    fingerprint = _fingerprint(part for file in files for part in (file.path, file.sha256))
+    return PhotoSet(name, root, listing.classes, listing.photos, np.array(labels, np.int64), fingerprint)
+
+
+def split(photos: PhotoSet, seed: int) -> Split:
+    """Draw int(.8 n) photos for training and leave the rest for validation.
+
+    The permutation of the sorted paths is the same on every machine: numpy has frozen RandomState's streams
+    (NEP 19).
+    """
+    order = np.random.RandomState(seed).permutation(len(photos)).astype(np.int64)
+    train, validation = np.split(order, [int(TRAINING_SHARE * len(photos))])
+    sides = (*(photos.paths[i] for i in train), "", *(photos.paths[i] for i in validation))
+    return Split(train, validation, _fingerprint(sides))
+
+
+def locate(source: str) -> tuple[str, Path]:
+    """Return a source's name and absolute folder; 'flowers' are fetched and 'synthetic' generated if need be.
+
+    Only these two words, and the project's own folders for them, mean our data: another folder that happens
+    to be called so is named 'own-flowers' or 'own-synthetic', so that no report takes it for ours.
+    """
+    if source == FLOWERS:
+        return FLOWERS, _flowers_folder()
+    if source == SYNTHETIC:
+        return SYNTHETIC, _synthetic_folder()
+    folder = Path(source).expanduser().resolve()
+    mistakable = folder.name in (FLOWERS, SYNTHETIC) and folder.parent != DATA.resolve()
+    return f"own-{folder.name}" if mistakable else folder.name, folder
+
+
+def list_files(root: Path) -> Listing:
+    """Sort a folder's files into photos and others.
+
+    Photos lie directly in a class folder. Folders within are left out rather than searched: else a folder of
+    'train' and 'val' would pass for a data set with these two classes.
+
+    Raises:
+        UserError: ``root`` is missing, empty or no folder, or it can't be listed.
+    """
+    classes, photos, others = [], [], {}
+    try:
+        for entry in root.iterdir():
+            if entry.name.startswith("."):
+                others[entry.name] = "hidden"
+            elif not entry.is_dir():
+                others[entry.name] = "in no class folder"
+            else:
+                classes.append(entry.name)
+                for file in entry.iterdir():
+                    path = f"{entry.name}/{file.name}"
+                    if reason := _why_no_photo(file):
+                        others[path] = reason
+                    else:
+                        photos.append(path)
+    except OSError as error:
+        raise UserError(
+            f"The photos' folder {root} can't be read ({_reason(error)}). A data source is 'flowers', "
+            "'synthetic' or a folder of class folders; FLOWERLIB_DATA, where set, is the folder of "
+            "'flowers'."
+        ) from error
+    if not (classes or others):
+        raise UserError(f"The photos' folder {root} is empty. Put a folder of photos into it for each class.")
+    return Listing(tuple(sorted(classes)), tuple(sorted(photos)), dict(sorted(others.items())))
+
+
+def inspect(root: Path, paths: Iterable[str]) -> tuple[PhotoFile, ...]:
+    """Read each file once, in threads, to hash it and to decode it in full."""
+
+    def look(path: str) -> PhotoFile:
+        sha256 = ""
+        try:
+            data = (root / path).read_bytes()
+            sha256 = hashlib.sha256(data).hexdigest()
+            decode(data)
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+            return PhotoFile(path, sha256, _reason(error))
+        return PhotoFile(path, sha256, None)
+
+    paths = tuple(paths)
+    with ThreadPoolExecutor() as pool:
+        looks = pool.map(look, paths)
+        return tuple(tqdm(looks, "Checking photos", len(paths), unit="photo", leave=False, disable=None))
+
+
+def compare(files: Iterable[PhotoFile], manifest: Iterable[ManifestRow]) -> Difference:
+    """Compare photos with the manifest, path by path."""
+    ours = {file.path: file.sha256 for file in files}
+    theirs = {row.path: row.sha256 for row in manifest}
+    common = ours.keys() & theirs.keys()
+    same = sum(ours[path] == theirs[path] for path in common)
+    return Difference(same, len(theirs) - len(common), len(common) - same, len(ours) - len(common))
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode a photo in full, turned upright by its EXIF orientation, as RGB.
+
+    An animation gives its first frame. Alpha is dropped.
+
+    Raises:
+        ValueError: more than 8 bits a channel, which Pillow would clip to white without a word.
+        Exception: whatever Pillow raises on a file that it can't decode.
+    """
+    image = Image.open(io.BytesIO(data))
+    if image.mode[0] in "IF":
+        raise ValueError("more than 8 bits a channel: convert it to 8 bits")
+    ImageOps.exif_transpose(image, in_place=True)
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns about a palette's transparency
+    return image.convert("RGB")
+
+
+def _flowers_folder() -> Path:
+    if folder := os.environ.get("FLOWERLIB_DATA"):
+        return Path(folder).expanduser().resolve()
+    folder = DATA / FLOWERS
+    if not folder.is_dir():
+        fetch_flowers(folder)
+    return folder
+
+
+def _synthetic_folder() -> Path:
+    from flowerlib.synthetic import write_synthetic  # the generator is needed once
+
+    folder = DATA / SYNTHETIC
+    if not folder.is_dir():
+        write_synthetic(folder)
+    return folder
+
+
+def _why_no_photo(file: Path) -> str | None:
+    if file.name.startswith("."):
+        return "hidden"
+    if file.is_dir():
+        return "a folder within a class folder"
+    if file.suffix.lower() not in SUFFIXES:
+        return "not a photo's suffix"
+    return None
+
+
+def _refuse_too_few(root: Path, listing: Listing) -> None:
+    if len(listing.classes) < 2:
+        found = f"only the class folder '{listing.classes[0]}'" if listing.classes else "no class folder"
+        raise UserError(
+            f"{root} holds {found}, and a classifier needs at least two classes. Give the folder that holds "
+            "a folder of photos for each class."
+        )
+    filled = {path.split("/")[0] for path in listing.photos}
+    if empty := [name for name in listing.classes if name not in filled]:
+        raise UserError(
+            f"In {root} these class folders hold no photos: {', '.join(empty)}. Put photos "
+            f"({', '.join(sorted(SUFFIXES))}) directly into them, or remove them."
+        )
+
+
+def _refuse_unreadable(root: Path, files: Iterable[PhotoFile]) -> None:
+    bad = [f"{file.path} ({file.problem})" for file in files if file.problem]
+    if bad:
+        more = f" and {len(bad) - LISTED:,} more" if len(bad) > LISTED else ""
+        raise UserError(
+            f"In {root} {len(bad):,} photos can't be read: {', '.join(bad[:LISTED])}{more}. Replace them or "
+            f"take them out of the folder; `python -m flowerlib data --data {root}` names every problem."
+        )
+
+
+def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:
+    difference = compare(files, manifest := read_manifest())
+    if not difference.same:
+        raise UserError(
+            f"{root} holds none of the paper's {len(manifest):,} photos, which 'flowers' stands for. For "
+            "photos of your own take --data FOLDER and leave FLOWERLIB_DATA unset."
+        )
+    if difference.same < max(len(manifest), len(files)):
+        warnings.warn(f"{root} is not exactly the paper's data set: {difference}.", stacklevel=3)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in any format that Pillow reads"  # Pillow names a buffer in memory here
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _fingerprint(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(os.fsencode(part) + b"\0")  # no path holds a zero byte
+    return digest.hexdigest()

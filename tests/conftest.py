@@ -1,0 +1,50 @@
+"""What several tests share: small photos, and the real ones where this machine has them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# read before every test's environment is cleared
+OUTSIDE = {name: os.environ.get(name) for name in ("FLOWERLIB_DATA", "FLOWERLIB_WEIGHTS")}
+CLASSES = ("aster", "broom", "clover")
+PHOTOS_PER_CLASS = 8
+
+
+@pytest.fixture(autouse=True)
+def _same_environment_everywhere(monkeypatch):
+    for name in OUTSIDE:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def flowers_folder() -> Path:
+    """The paper's photos."""
+    return _outside("FLOWERLIB_DATA")
+
+
+@pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    """The folder of resnet18.pth and resnet34.pth."""
+    return _outside("FLOWERLIB_WEIGHTS")
+
+
+@pytest.fixture
+def photo_folder(tmp_path) -> Path:
+    """Three classes of eight photos of noise each, 48 to 80 pixels a side; a folder of its own to every test."""
+    random = np.random.default_rng(0)
+    for name in CLASSES:
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for index in range(PHOTOS_PER_CLASS):
+            sides = random.integers(48, 81, size=2)
+            Image.fromarray(random.integers(0, 256, (*sides, 3), np.uint8)).save(folder / f"{index}.jpg")
+    return tmp_path / "photos"
+
+
+def _outside(name: str) -> Path:
+    if not OUTSIDE[name]:
+        pytest.skip(f"set {name} to run this on the real files")
+    return Path(OUTSIDE[name]).resolve()
