@@ -1,0 +1,83 @@
+"""Batches of photos, made by threads ahead of the network."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+
+from flowerlib.augment import augment, centre_crop, draw_augmentation
+from flowerlib.dataset import PhotoSet
+from flowerlib.experiment import Experiment
+
+WORKERS = min(8, os.cpu_count() or 1)
+# part of the key of every random draw, so that the order of the photos never shares a stream with a photo
+ORDER_STREAM = 1
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Makes the views of the photos that training and the two evaluations see.
+
+    Each method yields batches in order: images as uint8 (n, size, size, 3), labels as int64 (n,). A photo's
+    view depends on (seed, epoch, index) alone, so that the number of threads changes nothing but the speed.
+    """
+
+    experiment: Experiment
+    photos: PhotoSet
+
+    def training(self, indices: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Augmented views of every photo, in an order of this epoch's own."""
+        order = np.random.default_rng((self.experiment.seed, epoch, 0, ORDER_STREAM)).permutation(indices)
+        return self.augmented(order, epoch)
+
+    def augmented(self, indices: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Augmented views in the order given: the paper's validation."""
+        return self._batches(indices, lambda index: self._augmented_view(index, epoch))
+
+    def views(self, indices: np.ndarray, epoch: int) -> np.ndarray:
+        """Augmented views to look at: uint8 (n, size, size, 3)."""
+        return np.stack([self._augmented_view(int(index), epoch) for index in indices])
+
+    def clean(self, indices: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Centre crops in the order given."""
+        return self._batches(indices, lambda index: centre_crop(self.photos.read(index), self.experiment.image_size))
+
+    def _augmented_view(self, index: int, epoch: int) -> np.ndarray:
+        photo = self.photos.read(index)
+        augmentation = draw_augmentation(self.experiment, epoch, index, *photo.size)
+        return augment(photo, augmentation, self.experiment.image_size)
+
+    def _batches(self, indices: np.ndarray, view: Callable[[int], np.ndarray]):
+        size = self.experiment.batch_size
+        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+
+        def make(batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+            images = np.stack([view(int(index)) for index in batch])
+            return torch.from_numpy(images), torch.from_numpy(self.photos.labels[batch])
+
+        return in_threads(make, batches)
+
+
+def in_threads(make: Callable, items: list, ahead: int = 2 * WORKERS) -> Iterator:
+    """Yield ``make(item)`` in order, with at most ``ahead`` items made before they are asked for.
+
+    Threads, not processes: Pillow and numpy let go of Python's lock where they work, and threads start at
+    once in a notebook on any system.
+    """
+    pool = ThreadPoolExecutor(WORKERS)
+    rest = iter(items)
+    try:
+        waiting = deque(pool.submit(make, item) for item in islice(rest, ahead))
+        while waiting:
+            made = waiting.popleft().result()
+            waiting.extend(pool.submit(make, item) for item in islice(rest, 1))
+            yield made
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # an interrupt ends within a batch
