@@ -1,0 +1,140 @@
+"""The network: a torchvision classifier with pre-trained weights and a new head."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import nn
+from torchvision.models import get_model, get_model_weights
+
+from flowerlib.errors import UserError
+
+WAYS_OUT = (
+    "Name a local file or folder with --weights (or FLOWERLIB_WEIGHTS), or start from random weights with "
+    "--weights none."
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Initial weights, and what is known of them.
+
+    Attributes:
+        source: ``imagenet`` (torchvision's IMAGENET1K_V1, hash checked), ``file``, or ``none``.
+        file: the file's name, if any.
+        sha256: of the file, if any.
+        state_dict: tensors by name; empty for ``none``.
+    """
+
+    source: str
+    file: str | None
+    sha256: str | None
+    state_dict: dict[str, torch.Tensor]
+
+    def record(self) -> dict[str, str | None]:
+        """What run.json says of the weights."""
+        return {"source": self.source, "file": self.file, "sha256": self.sha256}
+
+
+def build_model(name: str, classes: int, weights: Weights) -> nn.Module:
+    """Build a classifier for ``classes`` classes; the head is new, all else comes from ``weights``.
+
+    The head's random start comes from torch's global generator.
+
+    Args:
+        name: a torchvision classifier whose last layer is linear.
+        classes: number of classes.
+        weights: from `load_weights`; a head of any width in them is dropped.
+
+    Raises:
+        UserError: the network has no single linear head, or the weights belong to another network.
+    """
+    model = get_model(name, weights=None)
+    linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear or hasattr(model, "aux_logits"):
+        raise UserError(f"{name} does not end in one linear layer that could be replaced. Try resnet18 or resnet34.")
+    head = linear[-1]
+    if weights.source != "none":
+        backbone = {key: value for key, value in weights.state_dict.items() if not key.startswith(f"{head}.")}
+        _load_backbone(model, backbone, head, name, weights.file)
+    features = model.get_submodule(head).in_features
+    model.set_submodule(head, nn.Linear(features, classes))
+    return model
+
+
+def _load_backbone(
+    model: nn.Module, backbone: dict[str, torch.Tensor], head: str, name: str, file: str | None
+) -> None:
+    expected = {key: value.shape for key, value in model.state_dict().items() if not key.startswith(f"{head}.")}
+    found = {key: value.shape for key, value in backbone.items()}
+    wrong = [key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)]
+    if wrong:
+        raise UserError(
+            f"The weights file {file} is not of a {name}: {len(wrong)} of {len(expected)} tensors are "
+            f"missing, unknown or of another shape, for example '{min(wrong)}'. {WAYS_OUT}"
+        )
+    model.load_state_dict(backbone, strict=False)
+
+
+def load_weights(source: str, model: str) -> Weights:
+    """Find and read the initial weights.
+
+    Args:
+        source: ``none``; ``imagenet``: a file of FLOWERLIB_WEIGHTS where that is set, else torchvision's
+            download; or a state_dict file, or a folder of ``<model>.pth``.
+        model: the network's name.
+
+    Raises:
+        UserError: they can't be found, downloaded or read.
+    """
+    if source == "none":
+        return Weights("none", None, None, {})
+    folder = os.environ.get("FLOWERLIB_WEIGHTS")
+    if source == "imagenet" and not folder:
+        return _imagenet(model)
+    return _read_file(_weights_file(Path(folder if source == "imagenet" else source).expanduser(), model), model)
+
+
+def _imagenet(model: str) -> Weights:
+    url = _imagenet_url(model)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    try:
+        torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"ImageNet's weights of {model} could not be downloaded from {url} ({error}). {WAYS_OUT}"
+        ) from error
+    return _read_file(path, model)
+
+
+def _imagenet_url(model: str) -> str:
+    return get_model_weights(model)["IMAGENET1K_V1"].url
+
+
+def _weights_file(path: Path, model: str) -> Path:
+    file = path / f"{model}.pth" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"There is no weights file {file}. {WAYS_OUT}")
+    return file
+
+
+def _read_file(path: Path, model: str) -> Weights:
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"The weights file {path} can't be read as a PyTorch state_dict ({reason}). {WAYS_OUT}"
+        ) from error
+    if not isinstance(state_dict, dict) or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+        raise UserError(f"The weights file {path} is no state_dict of tensors by name. {WAYS_OUT}")
+    # torchvision's file names end in the first eight digits of the file's hash: resnet18-f37072fd.pth
+    genuine = digest.startswith(_imagenet_url(model).removesuffix(".pth").rsplit("-", 1)[1])
+    return Weights("imagenet" if genuine else "file", path.name, digest, state_dict)

@@ -1,0 +1,80 @@
+"""What run.json says: the inputs that decide a result, and where it was computed."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from flowerlib.dataset import PhotoSet, Split
+from flowerlib.errors import UserError
+from flowerlib.experiment import Experiment
+from flowerlib.files import PROJECT
+from flowerlib.model import Weights
+
+
+def describe_run(
+    experiment: Experiment, photos: PhotoSet, parts: Split, weights: Weights, device: torch.device
+) -> dict[str, Any]:
+    """The content of run.json for a run that has not finished."""
+    counts = np.bincount(photos.labels, minlength=len(photos.classes)).tolist()
+    return {
+        "finished": False,
+        "settings": experiment.settings(),
+        "seed": experiment.seed,
+        "dataset": {
+            "name": photos.name,
+            "photos": len(photos),
+            "classes": dict(zip(photos.classes, counts, strict=True)),
+            "fingerprint": photos.fingerprint,
+        },
+        "split": {
+            "train": len(parts.train),
+            "validation": len(parts.validation),
+            "fingerprint": parts.fingerprint,
+        },
+        "weights": weights.record(),
+        "precision": "float32",
+        "device": describe_device(device),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+        "commit": _commit(),
+    }
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a setting; ``auto`` takes CUDA, then Apple's GPU, then the CPU.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, available in there.items() if available)
+    if not there[name]:
+        raise UserError(f"This machine, or this build of PyTorch, has no device '{name}'. Use --set device=auto.")
+    return torch.device(name)
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """The device's kind and name, and the number of CPU threads."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "type": device.type,
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+    }
+
+
+def _commit() -> str | None:
+    """The project's git commit, with a mark if files differ from it; None outside a git checkout."""
+    try:
+        command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,157 @@
+"""The training loop: one session, from initial weights to tables and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, softmax
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+
+from flowerlib.augment import normalize
+from flowerlib.checkpoint import read_last, write_best, write_last
+from flowerlib.dataset import PhotoSet, split
+from flowerlib.experiment import Experiment
+from flowerlib.files import make_folder
+from flowerlib.loader import Loader
+from flowerlib.metrics import EpochMetrics, Run, read_run, write_info, write_metrics, write_predictions
+from flowerlib.model import build_model, load_weights
+from flowerlib.progress import PhotoBar
+from flowerlib.provenance import describe_run, pick_device
+
+Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+
+def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) -> Run:
+    """Train one session, or go on with it where it stopped, and write its tables to ``run_dir``.
+
+    Each epoch trains on the augmented training photos (paper, section 3), then evaluates the validation
+    photos twice: clean, and augmented as the paper measured. Every random draw is keyed by the seed, the
+    epoch and the photo, so that a checkpoint needs no generator's state.
+
+    Args:
+        experiment: the settings.
+        photos: what to train on.
+        run_dir: gets metrics.csv, predictions.csv, run.json, last.pt and best.pt.
+
+    Returns:
+        The run's tables, as written.
+
+    Raises:
+        UserError: weights, device or folder can't be used, or ``run_dir`` holds a run of other inputs.
+    """
+    device = pick_device(experiment.device)
+    weights = load_weights(experiment.weights, experiment.model)
+    parts = split(photos, experiment.split_seed)
+    loader = Loader(experiment, photos)
+
+    torch.manual_seed(experiment.seed)
+    model = build_model(experiment.model, len(photos.classes), weights)
+    model = model.to(device, memory_format=torch.channels_last)
+    optimizer = SGD(model.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum)
+    scheduler = StepLR(optimizer, step_size=experiment.lr_step, gamma=experiment.lr_factor)
+
+    info = describe_run(experiment, photos, parts, weights, device)
+    history, logits = read_last(make_folder(run_dir), info, model, optimizer, scheduler)
+    write_info(run_dir, info)
+
+    for epoch in range(len(history), experiment.epochs):
+        # dropout, in networks that have it, is the one draw left to torch's own generator
+        torch.manual_seed((experiment.seed << 32) + epoch)
+        with PhotoBar(f"epoch {epoch}", len(parts.train) + 2 * len(parts.validation)) as bar:
+            begun = perf_counter()
+            train = train_epoch(model, optimizer, bar.over(loader.training(parts.train, epoch)), device)
+            trained = perf_counter()
+            logits, labels = predict(model, bar.over(loader.clean(parts.validation)), device)
+            augmented = predict(model, bar.over(loader.augmented(parts.validation, epoch)), device)
+            evaluated = perf_counter()
+
+        row = EpochMetrics(
+            epoch,
+            scheduler.get_last_lr()[0],
+            *train,
+            *score(logits, labels),
+            *score(*augmented),
+            train_seconds=trained - begun,
+            val_seconds=evaluated - trained,
+        )
+        print(epoch_line(row, experiment.epochs), flush=True)
+        scheduler.step()
+        if row.val_acc > max((earlier.val_acc for earlier in history), default=-1.0):
+            write_best(run_dir, info, model)
+        history.append(row)
+        write_metrics(run_dir / "metrics.csv", history)
+        write_last(run_dir, info, model, optimizer, scheduler, history, logits)
+
+    names = [photos.paths[index] for index in parts.validation]
+    probabilities = softmax(logits, dim=1).numpy()
+    write_predictions(
+        run_dir / "predictions.csv", names, photos.labels[parts.validation], probabilities, photos.classes
+    )
+    write_info(run_dir, info | {"finished": True})
+    return read_run(run_dir)
+
+
+def train_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, device: torch.device
+) -> tuple[float, float]:
+    """One pass of gradient steps; the mean loss and accuracy of the network as it changed.
+
+    Args:
+        model: on ``device``.
+        optimizer: of its parameters.
+        batches: uint8 images (n, size, size, 3) and int64 labels (n,).
+        device: where to compute.
+
+    Returns:
+        Mean cross-entropy and accuracy over all photos; exact, also with a short last batch.
+    """
+    model.train()
+    loss_sum, correct, count = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    for images, labels in batches:
+        images, labels = images.to(device), labels.to(device)
+        logits = model(normalize(images))
+        loss = cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        # tensors, not numbers: asking for a number would make a GPU wait
+        loss_sum += loss.detach() * len(labels)
+        correct += (logits.argmax(dim=1) == labels).sum()
+        count += len(labels)
+    return loss_sum.item() / count, correct.item() / count
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, batches: Batches, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels of all photos, in evaluation mode.
+
+    Returns:
+        float32 logits (n, classes) and int64 labels (n,), on the CPU.
+    """
+    model.eval()
+    outputs, targets = [], []
+    for images, labels in batches:
+        outputs.append(model(normalize(images.to(device))))
+        targets.append(labels)
+    return torch.cat(outputs).float().cpu(), torch.cat(targets)
+
+
+def score(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy of logits (n, classes) against labels (n,)."""
+    return cross_entropy(logits, labels).item(), (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def epoch_line(row: EpochMetrics, epochs: int) -> str:
+    """What is printed of an epoch."""
+    return (
+        f"epoch {row.epoch:2d} of {epochs}: "
+        f"train loss {row.train_loss:.3f} acc {row.train_acc:.3f}, "
+        f"val loss {row.val_loss:.3f} acc {row.val_acc:.3f} "
+        f"(augmented {row.val_aug_loss:.3f} {row.val_aug_acc:.3f}), "
+        f"{row.train_seconds:.1f} + {row.val_seconds:.1f} s"
+    )
