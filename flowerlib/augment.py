@@ -53,16 +53,19 @@ def draw_augmentation(experiment: Experiment, epoch: int, index: int, width: int
     crop = _draw_crop(rng, width, height) if experiment.random_crop else None
     flip = bool(rng.random() < experiment.flip)
     angle = rng.uniform(-experiment.rotation, experiment.rotation)
+    # all are drawn, whatever is used: leaving one out must not change the others
     jitter = [
         ("brightness", rng.uniform(1 - experiment.brightness, 1 + experiment.brightness)),
         ("contrast", rng.uniform(1 - experiment.contrast, 1 + experiment.contrast)),
         ("saturation", rng.uniform(1 - experiment.saturation, 1 + experiment.saturation)),
         ("hue", rng.uniform(-experiment.hue, experiment.hue)),
     ]
-    order = rng.permutation(len(jitter))
+    ordered = [jitter[position] for position in rng.permutation(len(jitter))]
+    # even a shift of zero costs precision: Pillow's way to HSV and back rounds
+    used = tuple((name, amount) for name, amount in ordered if getattr(experiment, name))
     farthest = experiment.translation * experiment.image_size
     shift = tuple(round(offset) for offset in rng.uniform(-farthest, farthest, size=2))
-    return Augmentation(crop, flip, angle, tuple(jitter[i] for i in order), shift)
+    return Augmentation(crop, flip, angle, used, shift)
 
 
 def _draw_crop(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:

@@ -131,7 +131,7 @@ def read_info(folder: Path) -> dict[str, Any] | None:
     path = folder / "run.json"
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} can't be read ({error}). Remove the folder, or run again with --force.") from error

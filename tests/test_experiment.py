@@ -1,0 +1,111 @@
+import pytest
+
+from flowerlib.errors import UserError
+from flowerlib.experiment import Experiment, parse_override, read_experiments
+from flowerlib.files import NOTEBOOKS
+
+
+def write(tmp_path, text):
+    path = tmp_path / "experiments.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_defaults_are_the_papers():
+    assert Experiment().settings() == {
+        "data": "flowers",
+        "split_seed": 0,
+        "model": "resnet18",
+        "weights": "imagenet",
+        "image_size": 224,
+        "seed": 0,
+        "epochs": 20,
+        "batch_size": 32,
+        "learning_rate": 0.001,
+        "momentum": 0.9,
+        "lr_step": 7,
+        "lr_factor": 0.1,
+        "device": "auto",
+        "random_crop": True,
+        "flip": 0.1,
+        "rotation": 30.0,
+        "brightness": 0.2,
+        "contrast": 0.2,
+        "saturation": 0.2,
+        "hue": 0.1,
+        "translation": 0.1,
+    }
+
+
+def test_the_papers_three_sessions():
+    sessions = read_experiments(NOTEBOOKS / "experiments.yaml")
+    assert list(sessions) == ["resnet18-bs32", "resnet18-bs64", "resnet34-bs32"]
+    assert sessions["resnet18-bs32"] == Experiment()
+    assert sessions["resnet18-bs64"] == Experiment(batch_size=64)
+    assert sessions["resnet34-bs32"] == Experiment(model="resnet34")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epoch": 2}, "Did you mean 'epochs'"),
+        ({"model": "resnet81"}, "Did you mean 'resnet18'"),
+        ({"epochs": 0}, "at least 1"),
+        ({"epochs": 2.5}, "a whole number"),
+        ({"epochs": True}, "a whole number"),
+        ({"epochs": "many"}, "a whole number"),
+        ({"learning_rate": 0}, "above 0"),
+        ({"learning_rate": float("nan")}, "above 0"),
+        ({"learning_rate": float("inf")}, "above 0"),
+        ({"hue": 0.6}, "at most 0.5"),
+        ({"random_crop": 1}, "true or false"),
+        ({"data": ""}, "a word or a path"),
+        ({"device": "gpu"}, "auto, cpu, cuda, mps"),
+    ],
+)
+def test_wrong_settings_are_refused_with_what_is_allowed(settings, said):
+    with pytest.raises(UserError, match=said):
+        Experiment.from_settings(settings)
+
+
+def test_yaml_numbers_without_a_point(tmp_path):
+    path = write(tmp_path, "a:\n  learning_rate: 1e-4\n  rotation: 0\n")
+    assert read_experiments(path)["a"] == Experiment(learning_rate=0.0001, rotation=0.0)
+
+
+def test_overrides_replace_every_sessions_settings(tmp_path):
+    path = write(tmp_path, "a:\nb:\n  epochs: 3\n")
+    assert {each.epochs for each in read_experiments(path, {"epochs": 2}).values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a:\n  epoch: 3\n", "session 'a': There is no setting 'epoch'"),
+        ("a: 3\n", "session 'a' must list settings"),
+        ("a:\n  epochs: [1\n", "no valid YAML"),
+        ("a:\na:\n  epochs: 3\n", "stands there twice"),
+        ("../a:\n", "is no session name"),
+        ("- a\n", "must map session names"),
+        ("", "must map session names"),
+        ("a: !!python/object/apply:os.getcwd []\n", "no valid YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_place(tmp_path, text, said):
+    with pytest.raises(UserError, match=said) as caught:
+        read_experiments(write(tmp_path, text))
+    assert "experiments.yaml" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.yaml"):
+        read_experiments(tmp_path / "nowhere.yaml")
+
+
+def test_overrides_of_the_command_line_are_typed():
+    assert parse_override("epochs=2") == ("epochs", 2)
+    assert parse_override("random_crop=false") == ("random_crop", False)
+    assert parse_override("data=/a=b") == ("data", "/a=b")
+    for wrong in ("epochs", "=2", "epochs=[1"):
+        with pytest.raises(UserError, match="--set"):
+            parse_override(wrong)
