@@ -1,0 +1,93 @@
+"""The command line: ``python -m flowerlib VERB``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowerlib.errors import UserError
+from flowerlib.files import NOTEBOOKS, REPORT, RUNS
+
+ENGINES = ("auto", "tex", "typst")
+_DATA_HELP = "flowers (the paper's photos), synthetic, or a folder of class folders"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0, 1 for an error that the user can mend, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.verb(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished epochs are kept: the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flowerlib", description="Fine-tune ResNets on photos of flowers, and report it."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    data = verbs.add_parser("data", help="fetch the photos if needed, check them, count them")
+    data.add_argument("--data", default="flowers", metavar="SOURCE", help=_DATA_HELP)
+    data.set_defaults(verb=_data)
+
+    run = verbs.add_parser("run", help="run the sessions of experiments.yaml")
+    run.add_argument("sessions", nargs="*", metavar="SESSION", help="which; all if none is named")
+    run.add_argument("--data", metavar="SOURCE", help=_DATA_HELP)
+    run.add_argument("--weights", metavar="SOURCE", help="imagenet, none, a file, or a folder of <model>.pth")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting; repeatable")
+    run.add_argument("--runs", type=Path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
+    run.add_argument("--experiments", type=Path, default=NOTEBOOKS / "experiments.yaml", metavar="FILE",
+                     help="default: %(default)s")  # fmt: skip
+    run.add_argument("--force", action="store_true", help="run again what is finished")
+    run.set_defaults(verb=_run)
+
+    report = verbs.add_parser("report", help="make the PDF of finished sessions")
+    report.add_argument("--runs", type=Path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
+    report.add_argument("--out", type=Path, default=REPORT / "build", metavar="FOLDER", help="default: %(default)s")
+    report.add_argument("--engine", choices=ENGINES, default="auto", help="auto: TeX if there is one, else Typst")
+    report.set_defaults(verb=_report)
+    return parser
+
+
+# Each verb imports what it needs: PyTorch and nbconvert take seconds, which --help should not cost.
+
+
+def _data(options: argparse.Namespace) -> int:
+    from flowerlib import audit
+
+    return audit.report(options.data)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from flowerlib.experiment import Experiment, parse_override, read_experiments
+    from flowerlib.sessions import run_sessions
+
+    overrides = dict(parse_override(text) for text in options.set)
+    for key in ("data", "weights"):
+        if (value := getattr(options, key)) is not None:
+            overrides[key] = value
+    Experiment.from_settings(overrides)  # an error in them is the command line's, not the file's
+    experiments = read_experiments(options.experiments, overrides)
+    for name in options.sessions:
+        if name not in experiments:
+            raise UserError(f"{options.experiments} has no session '{name}'. There are: {', '.join(experiments)}.")
+    chosen = options.sessions or experiments
+    failed = run_sessions({name: experiments[name] for name in chosen}, options.runs.resolve(), force=options.force)
+    if failed:
+        print(f"error: {len(failed)} of {len(chosen)} sessions failed: {', '.join(failed)}.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from flowerlib.report import make_report
+
+    pdf = make_report(options.runs.resolve(), options.out.resolve(), options.engine)
+    print(f"{pdf}; its LaTeX, tables and figures lie beside it")
+    return 0

@@ -1,0 +1,225 @@
+"""Whole runs on small data: the command line, the notebooks, the PDF."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from PIL import Image
+from pypdf import PdfReader
+
+from flowerlib import sessions
+from flowerlib.cli import main
+from flowerlib.errors import UserError
+from flowerlib.experiment import Experiment
+from flowerlib.metrics import read_run
+from flowerlib.synthetic import write_synthetic
+
+SESSIONS = ("resnet18-bs32", "resnet18-bs64", "resnet34-bs32")
+FAST = ["--weights", "none", "--set", "epochs=1", "--set", "image_size=40", "--set", "device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def synthetic_runs(tmp_path_factory):
+    """All three sessions on a few of the embedded pictures, by the command line."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_synthetic(folder / "pictures", photos_per_class=8)
+    assert main(["run", "--data", str(folder / "pictures"), "--runs", str(folder / "runs"), *FAST]) == 0
+    return folder / "runs" / "pictures"
+
+
+def executed(path):
+    return nbformat.read(path, as_version=4)
+
+
+def test_each_session_leaves_its_tables_log_and_executed_notebook(synthetic_runs):
+    assert sorted(path.name for path in synthetic_runs.iterdir()) == sorted(SESSIONS)
+    for name in SESSIONS:
+        folder = synthetic_runs / name
+        run = read_run(folder)
+        assert run.info["finished"]
+        assert run.info["settings"]["image_size"] == 40
+        assert len(run.metrics) == 1
+        assert {"last.pt", "best.pt", "session.ipynb", "session.log"} <= {path.name for path in folder.iterdir()}
+        assert re.search(r"epoch +0 of 1: train loss", (folder / "session.log").read_text())
+        outputs = [out for cell in executed(folder / "session.ipynb").cells for out in cell.get("outputs", [])]
+        assert sum("image/png" in out.get("data", {}) for out in outputs) == 3
+        assert not any(out.output_type == "error" for out in outputs)
+    assert read_run(synthetic_runs / "resnet18-bs64").info["settings"]["batch_size"] == 64
+    assert read_run(synthetic_runs / "resnet34-bs32").info["settings"]["model"] == "resnet34"
+
+
+def test_the_report_says_what_the_tables_say(synthetic_runs, tmp_path, capsys):
+    # as if they were the embedded pictures, which lie in the project's own folder
+    runs = tmp_path / "runs" / "synthetic"
+    shutil.copytree(synthetic_runs, runs)
+    for name in SESSIONS:
+        info = json.loads((runs / name / "run.json").read_text())
+        info["dataset"]["name"] = "synthetic"
+        (runs / name / "run.json").write_text(json.dumps(info))
+
+    assert (
+        main(["report", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--engine", "typst"]) == 0
+    )
+    assert str(tmp_path / "out" / "report.pdf") in capsys.readouterr().out
+
+    text = re.sub(r"\s+", " ", " ".join(page.extract_text() for page in PdfReader(tmp_path / "out/report.pdf").pages))
+    for section in ("Abstract", "Keywords", "Introduction", "Related work", "Method", "Experiments", "References"):
+        assert section in text
+    for number in (1, 2, 3, 4, 5):
+        assert f"Table {number}:" in text
+    for number in (1, 2, 3):
+        assert f"Figure {number}:" in text
+    assert "demonstration on synthetic pictures" in text
+    assert text.count("Synthetic pictures.") == 8
+    assert "random" in text
+    for name in SESSIONS:
+        row = read_run(runs / name).metrics.iloc[0]
+        for column in ("train_loss", "train_acc", "val_aug_loss", "val_aug_acc", "val_acc"):
+            assert f"{row[column]:.3f}" in text
+    assert {path.name for path in (tmp_path / "out" / "tables").iterdir()} == {
+        *(f"{name}.tex" for name in SESSIONS), "summary.tex", "durations.tex"
+    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == {f"{name}.pdf" for name in SESSIONS}
+
+
+def test_finished_sessions_are_skipped_and_others_of_the_same_name_refused(synthetic_runs, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    shutil.copytree(synthetic_runs, runs / synthetic_runs.name)
+    source = read_run(synthetic_runs / SESSIONS[0]).info["settings"]["data"]
+    arguments = ["run", "--data", source, "--runs", str(runs), *FAST]
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
+
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("finished before") == 3
+    assert main([*arguments, "--set", "epochs=2"]) == 1
+    assert "epochs: 1 then, 2 now" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
+
+
+def test_a_failing_session_leaves_its_notebook_and_the_others_go_on(photo_folder, tmp_path, capsys, monkeypatch):
+    experiments = tmp_path / "experiments.yaml"
+    experiments.write_text("good:\nbad:\n  model: googlenet\nalso-good:\n  seed: 1\n")
+    arguments = [
+        "run",
+        "--experiments",
+        str(experiments),
+        "--data",
+        str(photo_folder),
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
+    assert main([*arguments, *FAST]) == 1
+    said = capsys.readouterr()
+    assert "1 of 3 sessions failed: bad" in said.err
+    assert "googlenet does not end in one linear layer" in said.err
+    assert "Traceback" not in said.err
+    runs = tmp_path / "runs" / photo_folder.name
+    for name in ("good", "also-good"):
+        assert read_run(runs / name).info["finished"]
+    outputs = [out for cell in executed(runs / "bad" / "session.ipynb").cells for out in cell.get("outputs", [])]
+    assert any(out.output_type == "error" and out.ename == "UserError" for out in outputs)
+    assert "Traceback" in (runs / "bad" / "session.log").read_text()
+
+
+def test_force_runs_again(synthetic_runs, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(synthetic_runs, runs / synthetic_runs.name)
+    folder = runs / synthetic_runs.name / SESSIONS[0]
+    before = read_run(folder)
+    settings = before.info["settings"]
+    experiment = Experiment.from_settings(settings | {"seed": 1})
+    assert sessions.run_sessions({SESSIONS[0]: experiment}, runs, force=True) == []
+    assert read_run(folder).info["seed"] == 1
+    assert not read_run(folder).metrics["train_loss"].equals(before.metrics["train_loss"])
+
+
+def test_a_parameter_that_the_notebook_lacks_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(UserError, match="no parameter epoch"):
+        sessions.execute_notebook(
+            sessions.SESSION_NOTEBOOK, tmp_path / "out.ipynb", {"epoch": 1}, log=tmp_path / "out.log"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def spoil(folder: Path, how: str) -> None:
+    photo = folder / "aster" / "0.jpg"
+    if how == "text":
+        photo.write_text("no photo at all")
+    elif how == "truncated":
+        Image.new("RGB", (300, 300), "red").save(photo)
+        photo.write_bytes(photo.read_bytes()[:400])
+    elif how == "one class":
+        for name in ("broom", "clover"):
+            shutil.rmtree(folder / name)
+    elif how == "empty":
+        shutil.rmtree(folder)
+        folder.mkdir()
+    elif how == "missing":
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("text", "aster/0.jpg"),
+        ("truncated", "aster/0.jpg"),
+        ("one class", "at least two classes"),
+        ("empty", "is empty"),
+        ("missing", "can't be read"),
+    ],
+)
+def test_bad_photos_are_one_clear_paragraph_before_anything_runs(photo_folder, tmp_path, capsys, how, said):
+    spoil(photo_folder, how)
+    arguments = ["--data", str(photo_folder), "--runs", str(tmp_path / "runs")]
+    assert main(["run", *arguments, *FAST]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "epoch=2"], "Did you mean 'epochs'"),
+        (["--set", "epochs"], "KEY=VALUE"),
+        (["resnet50"], "has no session 'resnet50'"),
+        (["--weights", "nowhere.pth"], "no weights file"),
+        (["--experiments", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_mistakes_on_the_command_line(photo_folder, tmp_path, capsys, arguments, said):
+    common = ["run", "--data", str(photo_folder), "--runs", str(tmp_path / "runs")]
+    assert main([*common, *arguments]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("error: ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unwritable_folder_of_runs(photo_folder, tmp_path, capsys):
+    (tmp_path / "runs").write_text("a file, where a folder should be")
+    assert main(["run", "--data", str(photo_folder), "--runs", str(tmp_path / "runs"), *FAST]) == 1
+    assert "Nothing can be written to the folder" in capsys.readouterr().err
+
+
+def test_a_report_without_sessions(tmp_path, capsys):
+    assert main(["report", "--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "python -m flowerlib run" in capsys.readouterr().err
+
+
+def test_a_session_of_the_real_photos(flowers_folder, weights_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLOWERLIB_DATA", str(flowers_folder))
+    monkeypatch.setenv("FLOWERLIB_WEIGHTS", str(weights_folder))
+    arguments = ["--set", "epochs=1", "--set", "image_size=48", "--runs", str(tmp_path)]
+    assert main(["run", "resnet18-bs32", *arguments]) == 0
+    run = read_run(tmp_path / "flowers" / "resnet18-bs32")
+    assert (run.info["split"]["train"], run.info["split"]["validation"]) == (2278, 570)
+    assert run.classes == ["daisy", "dandelion", "rose", "sunflower", "tulip"]
+    assert list(run.info["dataset"]["classes"].values()) == [588, 556, 583, 536, 585]
+    assert run.info["weights"]["source"] == "file"
+    # better than guessing the largest class, which is right for one photo in five
+    assert run.metrics["val_acc"].iloc[-1] > 0.3
