@@ -92,8 +92,12 @@ class Experiment:
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:
-        """The settings as plain values: what run.json records and the session notebook receives."""
+        """The settings as plain values, as run.json records them."""
         return asdict(self)
+
+    def changes(self) -> dict[str, Any]:
+        """The settings that differ from the paper's, as the session notebook receives them."""
+        return {key: value for key, value in self.settings().items() if value != getattr(Experiment, key)}
 
 
 def model_names() -> list[str]:

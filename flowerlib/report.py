@@ -259,7 +259,8 @@ def provenance(runs: Sequence[Run]) -> str:
     """On what the sessions were run."""
     info = runs[0].info
     versions = ", ".join(f"{name} {number}" for name, number in info["versions"].items())
-    commit = f"; commit {info['commit'][:12]}" if info["commit"] else ""
+    commit, _, dirty = (info["commit"] or "").partition("-")
+    commit = f"; commit {commit[:12]}{' with changes' if dirty else ''}" if commit else ""
     return (
         f"*Computed with* {versions}; {info['device']['type']} ({plain(info['device']['name'])}, "
         f"{info['device']['threads']} threads), precision {info['precision']}, seed {info['seed']}{commit}. "

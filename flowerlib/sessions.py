@@ -121,7 +121,7 @@ def _run_session(name: str, experiment: Experiment, folder: Path, force: bool) -
         shutil.rmtree(folder)
         make_folder(folder)
     print(f"{name}: {folder}", flush=True)
-    parameters = experiment.settings() | {"session": name, "run_dir": str(folder)}
+    parameters = {"session": name, "run_dir": str(folder), **experiment.changes()}
     os.environ[PROGRESS_VARIABLE] = "terminal" if sys.stderr.isatty() else "none"
     try:
         execute_notebook(

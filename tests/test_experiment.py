@@ -43,6 +43,7 @@ def test_the_papers_three_sessions():
     assert sessions["resnet18-bs32"] == Experiment()
     assert sessions["resnet18-bs64"] == Experiment(batch_size=64)
     assert sessions["resnet34-bs32"] == Experiment(model="resnet34")
+    assert [each.changes() for each in sessions.values()] == [{}, {"batch_size": 64}, {"model": "resnet34"}]
 
 
 @pytest.mark.parametrize(

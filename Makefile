@@ -1,0 +1,52 @@
+# Thin: each target calls one thing. `make` alone lists them.
+
+PYTHON ?= python3
+RUN    := .venv/bin/python -m flowerlib
+
+# On Linux the package index gives PyTorch's CUDA build (5 GB on disk); TORCH=cpu takes the small CPU build.
+TORCH ?= default
+INDEX  := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
+
+# make experiments DATA=~/my-photos WEIGHTS=none SET="epochs=5 image_size=128"
+OPTIONS := $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
+           $(foreach setting,$(SET),--set $(setting)) $(if $(RUNS),--runs $(RUNS))
+
+# What the embedded pictures need: they are small, and without pre-trained weights the network learns from nothing.
+DEMO := --data synthetic --weights none $(foreach setting,\
+        image_size=48 epochs=12 learning_rate=0.005 lr_step=9,--set $(setting))
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo experiments report lab test clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+env: .venv/ready ## make the Python environment in .venv, again when requirements.txt changes
+
+.venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "flowerlib needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check $(INDEX) -r requirements.txt
+	@touch $@
+
+demo: env ## the three sessions and the PDF on embedded pictures, in under 5 minutes
+	$(RUN) run $(DEMO)
+	$(RUN) report --runs runs/synthetic --out report/build/demo
+
+experiments: env ## all sessions on the photos; options: DATA, WEIGHTS, SET, RUNS
+	$(RUN) run $(OPTIONS)
+
+report: env ## the PDF of the finished sessions; option: RUNS
+	$(RUN) report $(if $(RUNS),--runs $(RUNS))
+
+lab: env ## the notebooks in JupyterLab
+	.venv/bin/jupyter lab notebooks
+
+test: env ## the tests, and the style
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pytest
+
+clean: ## remove the environment and built reports; photos and runs stay
+	rm -rf .venv report/build
