@@ -74,7 +74,7 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
         UserError: ``root`` is missing, empty or no folder.
     """
     listing = list_files(root)
-    files = inspect(root, listing.photos)
+    files = inspect(root, listing.photos, decoded=lambda pixels: None)
     readable = [file for file in files if not file.problem]
     counts = Counter(_label(file) for file in readable)
     problems = (

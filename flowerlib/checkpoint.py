@@ -108,6 +108,7 @@ def _inputs(info: dict[str, Any]) -> dict[str, Any]:
         "data's fingerprint": info["dataset"]["fingerprint"],
         "split's fingerprint": info["split"]["fingerprint"],
         "weights' sha256": info["weights"]["sha256"],
+        "precision in use": info["precision"],
     }
 
 

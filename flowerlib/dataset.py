@@ -6,8 +6,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +14,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from flowerlib.cache import PixelCache, find_cache, new_cache
 from flowerlib.errors import UserError
 from flowerlib.fetch import ManifestRow, fetch_flowers, read_manifest
 from flowerlib.files import DATA
+from flowerlib.threads import in_threads
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
@@ -36,6 +37,7 @@ class PhotoSet:
         paths: of the n photos, relative to root and sorted, such as 'daisy/x.jpg'.
         labels: int64, shape (n,).
         fingerprint: SHA-256 in hex over every path and its file's bytes.
+        pixels: the decoded photos.
     """
 
     name: str
@@ -44,24 +46,14 @@ class PhotoSet:
     paths: tuple[str, ...]
     labels: np.ndarray
     fingerprint: str
+    pixels: PixelCache
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, index: int) -> Image.Image:
-        """Return photo ``index`` as an upright RGB image of its original size.
-
-        Raises:
-            UserError: the file has vanished or become unreadable since the set was loaded.
-        """
-        path = self.root / self.paths[index]
-        try:
-            return decode(path.read_bytes())
-        except Exception as error:
-            raise UserError(
-                f"{path} was readable when the photos were loaded, and is no longer ({_reason(error)}). "
-                "Leave the folder as it is during a run, and run again."
-            ) from error
+    def read(self, index: int) -> np.ndarray:
+        """Return the pixels of photo ``index``, upright and of its original size: uint8 (height, width, 3)."""
+        return self.pixels.read(index)
 
 
 @dataclass(frozen=True)
@@ -114,7 +106,7 @@ class Difference:
 
 
 def load_photos(source: str) -> PhotoSet:
-    """Find the photos, fetching or generating them if need be, and decode every one of them once.
+    """Find the photos, fetching or generating them if need be, and decode every one, once and for all.
 
     Args:
         source: 'flowers', 'synthetic', or a folder of class folders.
@@ -126,13 +118,14 @@ def load_photos(source: str) -> PhotoSet:
     name, root = locate(source)
     listing = list_files(root)
     _refuse_too_few(root, listing)
-    files = inspect(root, listing.photos)
+    files = inspect(root, listing.photos, decoded=None)
     _refuse_unreadable(root, files)
     if name == FLOWERS:
         _compare_with_paper(root, files)
     labels = [listing.classes.index(path.split("/")[0]) for path in listing.photos]
     fingerprint = _fingerprint(part for file in files for part in (file.path, file.sha256))
-    return PhotoSet(name, root, listing.classes, listing.photos, np.array(labels, np.int64), fingerprint)
+    pixels = find_cache(fingerprint) or _decode_all(root, listing.photos, fingerprint)
+    return PhotoSet(name, root, listing.classes, listing.photos, np.array(labels, np.int64), fingerprint, pixels)
 
 
 def split(photos: PhotoSet, seed: int) -> Split:
@@ -197,23 +190,36 @@ def list_files(root: Path) -> Listing:
     return Listing(tuple(sorted(classes)), tuple(sorted(photos)), dict(sorted(others.items())))
 
 
-def inspect(root: Path, paths: Iterable[str]) -> tuple[PhotoFile, ...]:
-    """Read each file once, in threads, to hash it and to decode it in full."""
+def inspect(
+    root: Path, paths: Sequence[str], decoded: Callable[[np.ndarray], object] | None
+) -> tuple[PhotoFile, ...]:
+    """Read each file once, in threads, to hash it and to decode it in full.
 
-    def look(path: str) -> PhotoFile:
-        sha256 = ""
+    Args:
+        root: the folder.
+        paths: of the files, relative to it.
+        decoded: is given the pixels of each readable photo, in order; None: the files are hashed only.
+    """
+
+    def look(path: str) -> tuple[PhotoFile, np.ndarray | None]:
+        sha256, pixels = "", None
         try:
             data = (root / path).read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
-            decode(data)
+            if decoded:
+                pixels = np.asarray(decode(data))
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            return PhotoFile(path, sha256, _reason(error))
-        return PhotoFile(path, sha256, None)
+            return PhotoFile(path, sha256, _reason(error)), None
+        return PhotoFile(path, sha256, None), pixels
 
-    paths = tuple(paths)
-    with ThreadPoolExecutor() as pool:
-        looks = pool.map(look, paths)
-        return tuple(tqdm(looks, "Checking photos", len(paths), unit="photo", leave=False, disable=None))
+    files = []
+    description = "Decoding photos" if decoded else "Reading photos"
+    looks = in_threads(look, paths)
+    for file, pixels in tqdm(looks, description, len(paths), unit="photo", leave=False, disable=None):
+        files.append(file)
+        if pixels is not None:
+            decoded(pixels)
+    return tuple(files)
 
 
 def compare(files: Iterable[PhotoFile], manifest: Iterable[ManifestRow]) -> Difference:
@@ -241,6 +247,12 @@ def decode(data: bytes) -> Image.Image:
     if "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns about a palette's transparency
     return image.convert("RGB")
+
+
+def _decode_all(root: Path, paths: Sequence[str], fingerprint: str) -> PixelCache:
+    with new_cache(fingerprint) as writer:
+        _refuse_unreadable(root, inspect(root, paths, decoded=writer.append))
+    return find_cache(fingerprint)
 
 
 def _flowers_folder() -> Path:

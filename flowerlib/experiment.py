@@ -15,6 +15,7 @@ from torchvision.models import list_models
 from flowerlib.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def _setting(default: Any, *, low: float | None = None, high: float | None = None, above: float | None = None):
@@ -38,6 +39,7 @@ class Experiment:
         epochs, batch_size, learning_rate, momentum: of SGD on the cross-entropy.
         lr_step, lr_factor: the learning rate is multiplied by ``lr_factor`` every ``lr_step`` epochs.
         device: ``auto`` takes CUDA, then Apple's GPU, then the CPU.
+        precision: of the network's products; ``auto`` takes bfloat16 where the processor has it in hardware.
 
     Augmentation (paper, section 3.1); a zero leaves an operation out:
         random_crop: crop of random area and shape; without it the clean centre crop.
@@ -65,6 +67,7 @@ class Experiment:
     lr_step: int = _setting(7, low=1)
     lr_factor: float = _setting(0.1, above=0, high=1)
     device: str = "auto"
+    precision: str = "auto"
 
     random_crop: bool = True
     flip: float = _setting(0.1, low=0, high=1)
@@ -80,6 +83,7 @@ class Experiment:
             # the one way round a frozen dataclass: 1 becomes 1.0 where a float is due
             object.__setattr__(self, item.name, _checked(item, getattr(self, item.name)))
         _check_choice("device", self.device, DEVICES)
+        _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("model", self.model, model_names())
 
     @classmethod

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
+import cv2
 import numpy as np
 import torch
 
 from flowerlib.augment import augment, centre_crop, draw_augmentation
 from flowerlib.dataset import PhotoSet
 from flowerlib.experiment import Experiment
+from flowerlib.threads import in_threads
 
-WORKERS = min(8, os.cpu_count() or 1)
+cv2.setNumThreads(1)  # our own threads share the cores
+
 # part of the key of every random draw, so that the order of the photos never shares a stream with a photo
 ORDER_STREAM = 1
 
@@ -50,9 +49,10 @@ class Loader:
         return self._batches(indices, lambda index: centre_crop(self.photos.read(index), self.experiment.image_size))
 
     def _augmented_view(self, index: int, epoch: int) -> np.ndarray:
-        photo = self.photos.read(index)
-        augmentation = draw_augmentation(self.experiment, epoch, index, *photo.size)
-        return augment(photo, augmentation, self.experiment.image_size)
+        pixels = self.photos.read(index)
+        height, width, _ = pixels.shape
+        augmentation = draw_augmentation(self.experiment, epoch, index, width, height)
+        return augment(pixels, augmentation, self.experiment.image_size)
 
     def _batches(self, indices: np.ndarray, view: Callable[[int], np.ndarray]):
         size = self.experiment.batch_size
@@ -63,21 +63,3 @@ class Loader:
             return torch.from_numpy(images), torch.from_numpy(self.photos.labels[batch])
 
         return in_threads(make, batches)
-
-
-def in_threads(make: Callable, items: list, ahead: int = 2 * WORKERS) -> Iterator:
-    """Yield ``make(item)`` in order, with at most ``ahead`` items made before they are asked for.
-
-    Threads, not processes: Pillow and numpy let go of Python's lock where they work, and threads start at
-    once in a notebook on any system.
-    """
-    pool = ThreadPoolExecutor(WORKERS)
-    rest = iter(items)
-    try:
-        waiting = deque(pool.submit(make, item) for item in islice(rest, ahead))
-        while waiting:
-            made = waiting.popleft().result()
-            waiting.extend(pool.submit(make, item) for item in islice(rest, 1))
-            yield made
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # an interrupt ends within a batch

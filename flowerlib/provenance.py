@@ -18,7 +18,7 @@ from flowerlib.model import Weights
 
 
 def describe_run(
-    experiment: Experiment, photos: PhotoSet, parts: Split, weights: Weights, device: torch.device
+    experiment: Experiment, photos: PhotoSet, parts: Split, weights: Weights, device: torch.device, precision: str
 ) -> dict[str, Any]:
     """The content of run.json for a run that has not finished."""
     counts = np.bincount(photos.labels, minlength=len(photos.classes)).tolist()
@@ -38,7 +38,7 @@ def describe_run(
             "fingerprint": parts.fingerprint,
         },
         "weights": weights.record(),
-        "precision": "float32",
+        "precision": precision,
         "device": describe_device(device),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
@@ -60,9 +60,25 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def pick_precision(name: str, device: torch.device) -> str:
+    """The precision of a setting, ``float32`` or ``bfloat16``.
+
+    ``auto`` takes bfloat16 where the processor multiplies it in hardware: elsewhere it is emulated, and slow.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        there = torch.cpu.get_capabilities()
+        fast = device.type == "cpu" and any(there.get(unit) for unit in ("avx512_bf16", "amx_bf16"))
+    return "bfloat16" if fast else "float32"
+
+
 def describe_device(device: torch.device) -> dict[str, Any]:
     """The device's kind and name, and the number of CPU threads."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
     return {
         "type": device.type,
         "name": name,

@@ -21,7 +21,7 @@ from flowerlib.loader import Loader
 from flowerlib.metrics import EpochMetrics, Run, read_run, write_info, write_metrics, write_predictions
 from flowerlib.model import build_model, load_weights
 from flowerlib.progress import PhotoBar
-from flowerlib.provenance import describe_run, pick_device
+from flowerlib.provenance import describe_run, pick_device, pick_precision
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
@@ -45,6 +45,7 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
         UserError: weights, device or folder can't be used, or ``run_dir`` holds a run of other inputs.
     """
     device = pick_device(experiment.device)
+    precision = pick_precision(experiment.precision, device)
     weights = load_weights(experiment.weights, experiment.model)
     parts = split(photos, experiment.split_seed)
     loader = Loader(experiment, photos)
@@ -55,7 +56,7 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
     optimizer = SGD(model.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum)
     scheduler = StepLR(optimizer, step_size=experiment.lr_step, gamma=experiment.lr_factor)
 
-    info = describe_run(experiment, photos, parts, weights, device)
+    info = describe_run(experiment, photos, parts, weights, device, precision)
     history, logits = read_last(make_folder(run_dir), info, model, optimizer, scheduler)
     write_info(run_dir, info)
 
@@ -64,10 +65,10 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
         torch.manual_seed((experiment.seed << 32) + epoch)
         with PhotoBar(f"epoch {epoch}", len(parts.train) + 2 * len(parts.validation)) as bar:
             begun = perf_counter()
-            train = train_epoch(model, optimizer, bar.over(loader.training(parts.train, epoch)), device)
+            train = train_epoch(model, optimizer, bar.over(loader.training(parts.train, epoch)), device, precision)
             trained = perf_counter()
-            logits, labels = predict(model, bar.over(loader.clean(parts.validation)), device)
-            augmented = predict(model, bar.over(loader.augmented(parts.validation, epoch)), device)
+            logits, labels = predict(model, bar.over(loader.clean(parts.validation)), device, precision)
+            augmented = predict(model, bar.over(loader.augmented(parts.validation, epoch)), device, precision)
             evaluated = perf_counter()
 
         row = EpochMetrics(
@@ -97,7 +98,7 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
 
 
 def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, device: torch.device
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, device: torch.device, precision: str
 ) -> tuple[float, float]:
     """One pass of gradient steps; the mean loss and accuracy of the network as it changed.
 
@@ -106,6 +107,7 @@ def train_epoch(
         optimizer: of its parameters.
         batches: uint8 images (n, size, size, 3) and int64 labels (n,).
         device: where to compute.
+        precision: ``bfloat16`` for the network's products in mixed precision, or ``float32``.
 
     Returns:
         Mean cross-entropy and accuracy over all photos; exact, also with a short last batch.
@@ -114,7 +116,8 @@ def train_epoch(
     loss_sum, correct, count = torch.zeros((), device=device), torch.zeros((), device=device), 0
     for images, labels in batches:
         images, labels = images.to(device), labels.to(device)
-        logits = model(normalize(images))
+        with mixed_precision(device, precision):
+            logits = model(normalize(images)).float()
         loss = cross_entropy(logits, labels)
         optimizer.zero_grad()
         loss.backward()
@@ -127,7 +130,9 @@ def train_epoch(
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Batches, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def predict(
+    model: nn.Module, batches: Batches, device: torch.device, precision: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and labels of all photos, in evaluation mode.
 
     Returns:
@@ -135,10 +140,19 @@ def predict(model: nn.Module, batches: Batches, device: torch.device) -> tuple[t
     """
     model.eval()
     outputs, targets = [], []
-    for images, labels in batches:
-        outputs.append(model(normalize(images.to(device))))
-        targets.append(labels)
-    return torch.cat(outputs).float().cpu(), torch.cat(targets)
+    with mixed_precision(device, precision):
+        for images, labels in batches:
+            outputs.append(model(normalize(images.to(device))).float())
+            targets.append(labels)
+    return torch.cat(outputs).cpu(), torch.cat(targets)
+
+
+def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
+    """A context in which products are taken in ``precision``; weights and their updates stay float32.
+
+    It keeps the weights' bfloat16 copies until it ends: in training it must end before the optimizer's step.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def score(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:

@@ -14,9 +14,10 @@ PHOTOS_PER_CLASS = 8
 
 
 @pytest.fixture(autouse=True)
-def _same_environment_everywhere(monkeypatch):
+def _same_environment_everywhere(monkeypatch, tmp_path_factory):
     for name in OUTSIDE:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FLOWERLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ def test_the_defaults_are_the_papers():
         "lr_step": 7,
         "lr_factor": 0.1,
         "device": "auto",
+        "precision": "auto",
         "random_crop": True,
         "flip": 0.1,
         "rotation": 30.0,

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowerlib import loader
+from flowerlib import threads
 from flowerlib.dataset import load_photos
-from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.loader import Loader
 
@@ -33,19 +32,19 @@ def test_batches_have_the_size_asked_for_and_the_rest_comes_last(photo_folder):
     assert shapes == [(5, 48, 48, 3), (5, 48, 48, 3), (2, 48, 48, 3)]
 
 
-@pytest.mark.parametrize("change", [{"workers": 1}, {"workers": 5}, {"batch_size": 7}])
-def test_neither_threads_nor_batches_change_a_view(photo_folder, monkeypatch, change):
+@pytest.mark.parametrize(("workers", "batch_size"), [(1, 5), (5, 5), (2, 7)])
+def test_neither_threads_nor_batches_change_a_view(photo_folder, monkeypatch, workers, batch_size):
     photos = load_photos(str(photo_folder))
     indices = np.arange(len(photos))
     expected = gather(Loader(Experiment(**SETTINGS), photos).augmented(indices, 4))
-    monkeypatch.setattr(loader, "WORKERS", change.pop("workers", loader.WORKERS))
-    found = gather(Loader(Experiment(**SETTINGS | change), photos).augmented(indices, 4))
+    monkeypatch.setattr(threads.in_threads, "__defaults__", (workers,))
+    found = gather(Loader(Experiment(**SETTINGS | {"batch_size": batch_size}), photos).augmented(indices, 4))
     assert torch.equal(expected[0], found[0])
     assert torch.equal(expected[1], found[1])
 
 
-def test_a_photo_that_vanishes_is_named(photo_folder):
+def test_an_error_in_a_thread_reaches_the_user(photo_folder, monkeypatch):
     photos = load_photos(str(photo_folder))
-    (photo_folder / photos.paths[7]).unlink()
-    with pytest.raises(UserError, match=photos.paths[7]):
+    photos.pixels.file.unlink()
+    with pytest.raises(FileNotFoundError):
         list(Loader(Experiment(**SETTINGS), photos).clean(np.arange(len(photos))))

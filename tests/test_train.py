@@ -14,7 +14,15 @@ from flowerlib.experiment import Experiment
 from flowerlib.metrics import METRICS_COLUMNS, confusion_matrix, read_run
 from flowerlib.train import predict, score, train_and_evaluate, train_epoch
 
-TINY = {"weights": "none", "image_size": 40, "epochs": 2, "batch_size": 7, "device": "cpu", "learning_rate": 0.01}
+TINY = {
+    "weights": "none",
+    "image_size": 40,
+    "epochs": 2,
+    "batch_size": 7,
+    "device": "cpu",
+    "precision": "float32",
+    "learning_rate": 0.01,
+}
 CPU = torch.device("cpu")
 SECONDS = ["train_seconds", "val_seconds"]
 
@@ -54,7 +62,7 @@ def test_best_pt_is_the_network_of_the_best_epoch(photos, tmp_path):
     from flowerlib.loader import Loader
 
     parts = split(photos, 0)
-    logits, labels = predict(model, Loader(Experiment(**TINY), photos).clean(parts.validation), CPU)
+    logits, labels = predict(model, Loader(Experiment(**TINY), photos).clean(parts.validation), CPU, "float32")
     assert score(logits, labels)[1] == run.metrics["val_acc"].max()
 
 
@@ -130,12 +138,12 @@ def test_means_are_over_photos_not_over_batches():
     images, labels = torch.randint(0, 256, (10, 8, 8, 3), dtype=torch.uint8), torch.arange(10) % 3
     model = nn.Sequential(nn.Flatten(), nn.Linear(8 * 8 * 3, 3))
     frozen = torch.optim.SGD(model.parameters(), lr=0.0)
-    whole = train_epoch(model, frozen, [(images, labels)], CPU)
-    uneven = train_epoch(model, frozen, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU)
+    whole = train_epoch(model, frozen, [(images, labels)], CPU, "float32")
+    uneven = train_epoch(model, frozen, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU, "float32")
     assert uneven == pytest.approx(whole, rel=1e-5)
-    assert score(*predict(model, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU)) == pytest.approx(
-        whole, rel=1e-5
-    )
+    assert score(
+        *predict(model, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU, "float32")
+    ) == pytest.approx(whole, rel=1e-5)
 
 
 def test_training_learns_and_evaluation_leaves_the_network_alone():
@@ -144,10 +152,10 @@ def test_training_learns_and_evaluation_leaves_the_network_alone():
     images = (torch.randint(0, 100, (40, 8, 8, 3)) + 120 * labels[:, None, None, None]).to(torch.uint8)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    losses = [train_epoch(model, optimizer, [(images, labels)], CPU)[0] for _ in range(10)]
+    losses = [train_epoch(model, optimizer, [(images, labels)], CPU, "float32")[0] for _ in range(10)]
     assert losses[-1] < 0.5 * losses[0]
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    predict(model, [(images, labels)], CPU)
+    predict(model, [(images, labels)], CPU, "float32")
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 

@@ -26,7 +26,9 @@ def synthetic_runs(tmp_path_factory):
     """All three sessions on a few of the embedded pictures, by the command line."""
     folder = tmp_path_factory.mktemp("whole")
     write_synthetic(folder / "pictures", photos_per_class=8)
-    assert main(["run", "--data", str(folder / "pictures"), "--runs", str(folder / "runs"), *FAST]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLOWERLIB_CACHE", str(folder / "cache"))
+        assert main(["run", "--data", str(folder / "pictures"), "--runs", str(folder / "runs"), *FAST]) == 0
     return folder / "runs" / "pictures"
 
 

@@ -1,0 +1,108 @@
+"""Decoded photos: all pixels in one file, decoded once and found again by later sessions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from flowerlib.errors import UserError
+from flowerlib.files import DATA, make_folder
+
+CHANNELS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class PixelCache:
+    """The pixels of n photos at their original sizes.
+
+    Attributes:
+        file: uint8 RGB, row by row, one photo after the other.
+        sizes: int64 (n, 2): height and width of each photo.
+        starts: int64 (n + 1,): where each photo begins in the file, in bytes.
+    """
+
+    file: Path
+    sizes: np.ndarray
+    starts: np.ndarray
+
+    def read(self, index: int) -> np.ndarray:
+        """Photo ``index``: uint8 (height, width, 3).
+
+        Read, not mapped for good: pages of a mapping count as the process's memory, which would grow with the
+        data set. The system keeps the file in its own memory as long as there is room.
+        """
+        start, end = self.starts[index], self.starts[index + 1]
+        return np.fromfile(self.file, np.uint8, count=end - start, offset=start).reshape(*self.sizes[index], CHANNELS)
+
+
+class CacheWriter:
+    """Takes decoded photos, one after the other."""
+
+    def __init__(self, file: Path):
+        self.sizes: list[tuple[int, int]] = []
+        self._stream = file.open("wb")
+
+    def append(self, pixels: np.ndarray) -> None:
+        """Add a photo: uint8 (height, width, 3)."""
+        self._stream.write(np.ascontiguousarray(pixels))
+        self.sizes.append(pixels.shape[:2])
+
+    def close(self) -> None:
+        """Bring everything to the disk."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+
+
+def find_cache(fingerprint: str) -> PixelCache | None:
+    """The cache of a data set, or None where there is none, or a damaged one."""
+    folder = _folder(fingerprint)
+    try:
+        sizes = np.load(folder / "sizes.npy")
+        starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1) * CHANNELS)])
+        whole = (folder / "pixels.u8").stat().st_size == starts[-1]
+    except (OSError, ValueError, EOFError):
+        return None
+    return PixelCache(folder / "pixels.u8", sizes, starts) if whole else None
+
+
+@contextmanager
+def new_cache(fingerprint: str) -> Iterator[CacheWriter]:
+    """Give a writer; its photos become the data set's cache, in one move, if the block succeeds.
+
+    Raises:
+        UserError: the cache can't be written, or the disk is full.
+    """
+    folder = _folder(fingerprint)
+    make_folder(folder.parent)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building.") as scratch:
+            building = Path(scratch, folder.name)
+            building.mkdir()
+            writer = CacheWriter(building / "pixels.u8")
+            try:
+                yield writer
+            finally:
+                writer.close()
+            np.save(building / "sizes.npy", np.array(writer.sizes, np.int64).reshape(-1, 2))
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or another process was faster
+            building.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"The decoded photos could not be written to {folder.parent} ({error.strerror}). Free some space, or "
+            "set FLOWERLIB_CACHE to a folder on a larger disk."
+        ) from error
+
+
+def _folder(fingerprint: str) -> Path:
+    # decoders differ between versions of Pillow, by a grey level here and there
+    parent = os.environ.get("FLOWERLIB_CACHE") or DATA / "cache"
+    return Path(parent).expanduser().resolve() / f"{fingerprint[:16]}-pillow{PIL.__version__}"

@@ -1,0 +1,32 @@
+"""Work made ahead by threads, in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+Item, Made = TypeVar("Item"), TypeVar("Made")
+
+WORKERS = min(8, os.cpu_count() or 1)
+
+
+def in_threads(make: Callable[[Item], Made], items: Iterable[Item], workers: int = WORKERS) -> Iterator[Made]:
+    """Yield ``make(item)`` for each item, in order; a few are made before they are asked for.
+
+    Threads, not processes: Pillow, OpenCV and numpy let go of Python's lock where they work, and threads start
+    at once in a notebook on any system. What is made ahead is bounded, so that memory is.
+    """
+    pool = ThreadPoolExecutor(workers)
+    rest = iter(items)
+    try:
+        waiting = deque(pool.submit(make, item) for item in islice(rest, 2 * workers))
+        while waiting:
+            made = waiting.popleft().result()
+            waiting.extend(pool.submit(make, item) for item in islice(rest, 1))
+            yield made
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # an interrupt ends with the items in hand
