@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -26,7 +27,7 @@ class PixelCache:
     Attributes:
         file: uint8 RGB, row by row, one photo after the other.
         sizes: int64 (n, 2): height and width of each photo.
-        starts: int64 (n + 1,): where each photo begins in the file, in bytes.
+        starts: int64 (n,): where each photo begins in the file, in bytes.
     """
 
     file: Path
@@ -39,8 +40,8 @@ class PixelCache:
         Read, not mapped for good: pages of a mapping count as the process's memory, which would grow with the
         data set. The system keeps the file in its own memory as long as there is room.
         """
-        start, end = self.starts[index], self.starts[index + 1]
-        return np.fromfile(self.file, np.uint8, count=end - start, offset=start).reshape(*self.sizes[index], CHANNELS)
+        shape = (*self.sizes[index], CHANNELS)
+        return np.fromfile(self.file, np.uint8, count=math.prod(shape), offset=self.starts[index]).reshape(shape)
 
 
 class CacheWriter:
@@ -67,11 +68,11 @@ def find_cache(fingerprint: str) -> PixelCache | None:
     folder = _folder(fingerprint)
     try:
         sizes = np.load(folder / "sizes.npy")
-        starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1) * CHANNELS)])
-        whole = (folder / "pixels.u8").stat().st_size == starts[-1]
-    except (OSError, ValueError, EOFError):
+        ends = np.cumsum(sizes.prod(axis=1) * CHANNELS)
+        whole = (folder / "pixels.u8").stat().st_size == ends[-1]
+    except (OSError, ValueError, EOFError, IndexError):
         return None
-    return PixelCache(folder / "pixels.u8", sizes, starts) if whole else None
+    return PixelCache(folder / "pixels.u8", sizes, np.append(0, ends[:-1])) if whole else None
 
 
 @contextmanager
