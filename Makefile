@@ -3,23 +3,23 @@
 PYTHON ?= python3
 RUN    := .venv/bin/python -m flowerlib
 
-# On Linux the package index gives PyTorch's CUDA build (5 GB on disk); TORCH=cpu takes the small CPU build.
+# On Linux the package index gives PyTorch's CUDA build (6 GB on disk); TORCH=cpu takes the small CPU build.
 TORCH ?= default
 INDEX  := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 
 # make experiments DATA=~/my-photos WEIGHTS=none SET="epochs=5 image_size=128"
-OPTIONS := $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
-           $(foreach setting,$(SET),--set $(setting)) $(if $(RUNS),--runs $(RUNS))
+OPTIONS := $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
+           $(foreach setting,$(SET),--set $(setting)) $(if $(RUNS),--runs "$(RUNS)")
 
 # What the embedded pictures need: they are small, and without pre-trained weights the network learns from nothing.
 DEMO := --data synthetic --weights none $(foreach setting,\
         image_size=48 epochs=12 learning_rate=0.005 lr_step=9,--set $(setting))
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiments report lab test clean
+.PHONY: help env demo experiments report bench lab test clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
 
 env: .venv/ready ## make the Python environment in .venv, again when requirements.txt changes
 
@@ -38,7 +38,10 @@ experiments: env ## all sessions on the photos; options: DATA, WEIGHTS, SET, RUN
 	$(RUN) run $(OPTIONS)
 
 report: env ## the PDF of the finished sessions; option: RUNS
-	$(RUN) report $(if $(RUNS),--runs $(RUNS))
+	$(RUN) report $(if $(RUNS),--runs "$(RUNS)")
+
+bench: env ## how fast training is on this machine, in about ten minutes; option: DATA
+	$(RUN) bench $(if $(DATA),--data "$(DATA)")
 
 lab: env ## the notebooks in JupyterLab
 	.venv/bin/jupyter lab notebooks

@@ -64,7 +64,7 @@ def draw_augmentation(experiment: Experiment, epoch: int, index: int, width: int
         ("hue", rng.uniform(-experiment.hue, experiment.hue)),
     ]
     ordered = [jitter[position] for position in rng.permutation(len(jitter))]
-    # even a shift of zero costs precision: Pillow's way to HSV and back rounds
+    # even a hue of zero costs precision: Pillow's way to HSV and back rounds
     used = tuple((name, amount) for name, amount in ordered if getattr(experiment, name))
     farthest = experiment.translation * experiment.image_size
     shift = tuple(round(offset) for offset in rng.uniform(-farthest, farthest, size=2))
@@ -180,20 +180,26 @@ def augment_reference(pixels: np.ndarray, augmentation: Augmentation, size: int)
 
 
 def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The clean evaluation view: shorter side to 8/7 of ``size`` (256 for 224), then the centre.
+    """The clean evaluation view of a photo, uint8 (height, width, 3): uint8 (size, size, 3).
 
     Equal to torchvision's Resize and CenterCrop, in one sampling: a photo of 20,000 x 10 pixels is never
-    blown up to 512,000 x 256 on the way. Gives a uint8 array (size, size, 3).
+    blown up to 512,000 x 256 on the way.
     """
-    photo = Image.fromarray(pixels)
-    scale = round(size * 256 / 224) / min(photo.size)
+    height, width, _ = pixels.shape
+    box = centre_box(width, height, size)
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def centre_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, in the photo's pixels, of its clean view of ``size`` pixels a side."""
+    shorter, side = min(width, height), round(size * 256 / 224)
     box = []
-    for length in photo.size:
-        resized = int(length * scale)
+    for length in (width, height):
+        resized = side * length // shorter
         start = round((resized - size) / 2)
         box.append((start * length / resized, (start + size) * length / resized))
     (left, right), (top, bottom) = box
-    return np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
+    return left, top, right, bottom
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:

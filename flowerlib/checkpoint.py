@@ -14,6 +14,7 @@ from torch import nn
 from flowerlib.errors import UserError
 from flowerlib.files import replacing
 from flowerlib.metrics import EpochMetrics
+from flowerlib.provenance import describe_differences, inputs
 
 
 def write_best(run_dir: Path, info: dict[str, Any], model: nn.Module) -> None:
@@ -51,7 +52,8 @@ def write_last(
     _write(
         run_dir / "last.pt",
         {
-            "inputs": _inputs(info),
+            "inputs": inputs(info),
+            "precision": info["precision"],
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
@@ -80,10 +82,11 @@ def read_last(
     if not path.exists():
         return [], None
     checkpoint = _read(path)
-    if differences := describe_differences(checkpoint["inputs"], _inputs(info)):
+    before = checkpoint["inputs"] | {"precision in use": checkpoint["precision"]}
+    if differences := describe_differences(before, inputs(info) | {"precision in use": info["precision"]}):
         raise UserError(
-            f"{path} comes from other inputs ({differences}). Run with --force to begin again, or choose "
-            "another folder with --runs."
+            f"{path} comes from other inputs ({differences}). Run with --force to begin again, or choose another "
+            "folder with --runs; in a notebook, another session or run_dir."
         )
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
@@ -91,25 +94,6 @@ def read_last(
     history = [EpochMetrics(**row) for row in checkpoint["history"]]
     print(f"going on after epoch {history[-1].epoch} of {path}", flush=True)
     return history, checkpoint["logits"]
-
-
-def describe_differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Name the values that differ, ``epochs: 20 then, 2 now``; empty where none does."""
-    return "; ".join(
-        f"{key}: {before.get(key)} then, {now.get(key)} now"
-        for key in now | before
-        if before.get(key) != now.get(key)
-    )
-
-
-def _inputs(info: dict[str, Any]) -> dict[str, Any]:
-    """What decides a run's results, as flat values."""
-    return info["settings"] | {
-        "data's fingerprint": info["dataset"]["fingerprint"],
-        "split's fingerprint": info["split"]["fingerprint"],
-        "weights' sha256": info["weights"]["sha256"],
-        "precision in use": info["precision"],
-    }
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -27,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser().resolve()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flowerlib", description="Fine-tune ResNets on photos of flowers, and report it."
@@ -42,15 +46,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--data", metavar="SOURCE", help=_DATA_HELP)
     run.add_argument("--weights", metavar="SOURCE", help="imagenet, none, a file, or a folder of <model>.pth")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting; repeatable")
-    run.add_argument("--runs", type=Path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
-    run.add_argument("--experiments", type=Path, default=NOTEBOOKS / "experiments.yaml", metavar="FILE",
+    run.add_argument("--runs", type=_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
+    run.add_argument("--experiments", type=_path, default=NOTEBOOKS / "experiments.yaml", metavar="FILE",
                      help="default: %(default)s")  # fmt: skip
     run.add_argument("--force", action="store_true", help="run again what is finished")
     run.set_defaults(verb=_run)
 
+    bench = verbs.add_parser("bench", help="measure how fast training is on this machine, in about ten minutes")
+    bench.add_argument("--data", default="flowers", metavar="SOURCE", help=_DATA_HELP)
+    bench.add_argument(
+        "--out", type=_path, default=REPORT / "build" / "bench", metavar="FOLDER", help="default: %(default)s"
+    )
+    bench.add_argument("--repetitions", type=int, default=3, metavar="N", help="default: %(default)s")
+    bench.set_defaults(verb=_bench)
+
     report = verbs.add_parser("report", help="make the PDF of finished sessions")
-    report.add_argument("--runs", type=Path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
-    report.add_argument("--out", type=Path, default=REPORT / "build", metavar="FOLDER", help="default: %(default)s")
+    report.add_argument("--runs", type=_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
+    report.add_argument("--out", type=_path, default=REPORT / "build", metavar="FOLDER", help="default: %(default)s")
     report.add_argument("--engine", choices=ENGINES, default="auto", help="auto: TeX if there is one, else Typst")
     report.set_defaults(verb=_report)
     return parser
@@ -79,15 +91,22 @@ def _run(options: argparse.Namespace) -> int:
         if name not in experiments:
             raise UserError(f"{options.experiments} has no session '{name}'. There are: {', '.join(experiments)}.")
     chosen = options.sessions or experiments
-    failed = run_sessions({name: experiments[name] for name in chosen}, options.runs.resolve(), force=options.force)
+    failed = run_sessions({name: experiments[name] for name in chosen}, options.runs, force=options.force)
     if failed:
         print(f"error: {len(failed)} of {len(chosen)} sessions failed: {', '.join(failed)}.", file=sys.stderr)
     return 1 if failed else 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from flowerlib.bench import run_bench
+
+    run_bench(options.data, options.out, options.repetitions)
+    return 0
+
+
 def _report(options: argparse.Namespace) -> int:
     from flowerlib.report import make_report
 
-    pdf = make_report(options.runs.resolve(), options.out.resolve(), options.engine)
+    pdf = make_report(options.runs, options.out, options.engine)
     print(f"{pdf}; its LaTeX, tables and figures lie beside it")
     return 0

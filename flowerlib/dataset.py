@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,6 +289,10 @@ def _refuse_too_few(root: Path, listing: Listing) -> None:
             f"{root} holds {found}, and a classifier needs at least two classes. Give the folder that holds "
             "a folder of photos for each class."
         )
+    if reserved := {"photo", "label"} & set(listing.classes):
+        raise UserError(
+            f"In {root} rename the class folder '{min(reserved)}': predictions.csv has a column of that name."
+        )
     filled = {path.split("/")[0] for path in listing.photos}
     if empty := [name for name in listing.classes if name not in filled]:
         raise UserError(
@@ -298,13 +301,14 @@ def _refuse_too_few(root: Path, listing: Listing) -> None:
         )
 
 
-def _refuse_unreadable(root: Path, files: Iterable[PhotoFile]) -> None:
+def _refuse_unreadable(root: Path, files: Sequence[PhotoFile]) -> None:
     bad = [f"{file.path} ({file.problem})" for file in files if file.problem]
     if bad:
         more = f" and {len(bad) - LISTED:,} more" if len(bad) > LISTED else ""
         raise UserError(
-            f"In {root} {len(bad):,} photos can't be read: {', '.join(bad[:LISTED])}{more}. Replace them or "
-            f"take them out of the folder; `python -m flowerlib data --data {root}` names every problem."
+            f"In {root} {len(bad):,} of {len(files):,} photos can't be read: {', '.join(bad[:LISTED])}{more}. "
+            "Replace them or take them out of the folder; "
+            f"`python -m flowerlib data --data {root}` names every problem."
         )
 
 
@@ -316,7 +320,7 @@ def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:
             "photos of your own take --data FOLDER and leave FLOWERLIB_DATA unset."
         )
     if difference.same < max(len(manifest), len(files)):
-        warnings.warn(f"{root} is not exactly the paper's data set: {difference}.", stacklevel=3)
+        print(f"{root} is not exactly the paper's data set: {difference}.")
 
 
 def _reason(error: Exception) -> str:

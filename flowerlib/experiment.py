@@ -57,7 +57,7 @@ class Experiment:
     split_seed: int = _setting(0, low=0, high=2**32 - 1)
     model: str = "resnet18"
     weights: str = "imagenet"
-    image_size: int = _setting(224, low=32, high=1024)
+    image_size: int = _setting(224, low=40, high=1024)
 
     seed: int = _setting(0, low=0, high=2**32 - 1)
     epochs: int = _setting(20, low=1)

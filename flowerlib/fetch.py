@@ -19,6 +19,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -250,7 +251,8 @@ def _fetch_singly(template: str, gathered: Gathering) -> None:
             url = template.format(path=row.path)
             with session.get(url, stream=True, timeout=TIMEOUT) as response:
                 response.raise_for_status()
-                gathered.keep(next(response.iter_content(row.bytes + 1), b""))
+                chunks = islice(response.iter_content(CHUNK), row.bytes // CHUNK + 2)  # no more than the photo's size
+                gathered.keep(b"".join(chunks))
 
 
 def _in_words(error: requests.RequestException) -> str:

@@ -106,7 +106,8 @@ def read_run(folder: Path) -> Run:
     metrics = _read_table(folder / "metrics.csv")
     if tuple(metrics.columns) != METRICS_COLUMNS or not len(metrics):
         raise UserError(f"{folder / 'metrics.csv'} must have rows under the columns {', '.join(METRICS_COLUMNS)}.")
-    predictions = _read_table(folder / "predictions.csv")
+    # classes are text, also those called 0, 1 or NA
+    predictions = _read_table(folder / "predictions.csv", dtype={"photo": str, "label": str}, keep_default_na=False)
     if list(predictions.columns[:2]) != ["photo", "label"]:
         raise UserError(f"{folder / 'predictions.csv'} must begin with the columns photo, label.")
     return Run(folder.name, folder, info, metrics, predictions)
@@ -118,7 +119,7 @@ def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:
     Raises:
         UserError: there is none.
     """
-    folders = [path.parent for path in folder.glob("*/run.json")]
+    folders = [path.parent for path in folder.glob("[!.]*/run.json")]
     runs = [read_run(path) for path in folders if (read_info(path) or {}).get("finished")]
     if not runs:
         raise UserError(f"There is no finished session in {folder}. Run them first: python -m flowerlib run")
@@ -152,8 +153,8 @@ def confusion_matrix(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.crosstab(predictions["label"], predicted).reindex(index=classes, columns=classes, fill_value=0)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, **options: Any) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)
+        return pd.read_csv(path, **options)
     except (OSError, ValueError) as error:  # pandas' parser errors and bad UTF-8 are ValueErrors
         raise UserError(f"{path} can't be read as a table ({error}). Run the session again with --force.") from error

@@ -14,6 +14,7 @@ from torch import nn
 from torchvision.models import get_model, get_model_weights
 
 from flowerlib.errors import UserError
+from flowerlib.experiment import Experiment
 
 WAYS_OUT = (
     "Name a local file or folder with --weights (or FLOWERLIB_WEIGHTS), or start from random weights with "
@@ -68,6 +69,23 @@ def build_model(name: str, classes: int, weights: Weights) -> nn.Module:
     return model
 
 
+def check_model(experiment: Experiment, classes: int, weights: Weights) -> None:
+    """Build a session's network and send one picture through it.
+
+    Raises:
+        UserError: the network can't be built, or can't take pictures of this size.
+    """
+    model = build_model(experiment.model, classes, weights).eval()
+    side = experiment.image_size
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, side, side))
+    except (RuntimeError, AssertionError, ValueError) as error:  # vision transformers take one size only
+        raise UserError(
+            f"{experiment.model} can't take pictures of {side}×{side} pixels ({error}). Try --set image_size=224."
+        ) from error
+
+
 def _load_backbone(
     model: nn.Module, backbone: dict[str, torch.Tensor], head: str, name: str, file: str | None
 ) -> None:
@@ -114,7 +132,8 @@ def _imagenet(model: str) -> Weights:
 
 
 def _imagenet_url(model: str) -> str:
-    return get_model_weights(model)["IMAGENET1K_V1"].url
+    known = get_model_weights(model)
+    return getattr(known, "IMAGENET1K_V1", known.DEFAULT).url  # a few networks have only later ones
 
 
 def _weights_file(path: Path, model: str) -> Path:

@@ -31,6 +31,7 @@ from flowerlib.files import REPORT, make_folder, replacing
 TEX_ENGINES = ("xelatex", "lualatex", "pdflatex")  # the first two know more than the Latin alphabet
 TEX_OPTIONS = ("-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape")
 TEX_SECONDS = 300
+GENERATED = "% Written by flowerlib"  # the template's first line
 PRINTED = ("text/latex", "text/markdown")
 
 
@@ -286,6 +287,11 @@ def _check_floats(tex: str, document: str) -> None:
 
 def _publish(build: Path, out: Path) -> None:
     """Move the build to ``out``, the PDF last, and remove what only an earlier build had."""
+    tex = out / "report.tex"
+    if tex.exists() and not tex.read_text("utf-8", errors="replace").startswith(GENERATED):
+        raise UserError(
+            f"{tex} is not one that flowerlib wrote: it is left as it is. Choose another folder with --out."
+        )
     floats = _listed(build / "report.tex")
     stale = _listed(out / "report.tex") - floats
     for path in (*sorted(floats), "references.bib", "report.tex", "report.pdf"):

@@ -28,7 +28,7 @@ class PhotoBar:
             unit="photo",
             leave=False,
             mininterval=0.5,
-            dynamic_ncols=True,
+            ncols=None if in_kernel else 90,
             disable=not shown,
         )
 

@@ -46,6 +46,24 @@ def describe_run(
     }
 
 
+def inputs(info: dict[str, Any]) -> dict[str, Any]:
+    """What decides a run's results, as flat values: settings, and the data's, split's and weights' fingerprints."""
+    return info["settings"] | {
+        "data's fingerprint": info["dataset"]["fingerprint"],
+        "split's fingerprint": info["split"]["fingerprint"],
+        "weights' sha256": info["weights"]["sha256"],
+    }
+
+
+def describe_differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Name the values that differ, ``epochs: 20 then, 2 now``; empty where none does."""
+    return "; ".join(
+        f"{key}: {before.get(key)} then, {now.get(key)} now"
+        for key in now | before
+        if before.get(key) != now.get(key)
+    )
+
+
 def pick_device(name: str) -> torch.device:
     """The device of a setting; ``auto`` takes CUDA, then Apple's GPU, then the CPU.
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
+from flowerlib.augment import CROP_AREA, CROP_RATIO
 from flowerlib.document import Figure, Prose, Table, TitlePage, plain
 from flowerlib.errors import UserError
 from flowerlib.experiment import read_experiments
 from flowerlib.figures import session_figure
 from flowerlib.files import NOTEBOOKS, REPORT, make_folder
-from flowerlib.metrics import Run, read_runs
+from flowerlib.metrics import Run, read_info, read_runs
 from flowerlib.pdf import build_report
 from flowerlib.sessions import execute_notebook
 from flowerlib.tables import epoch_table, frame_table
@@ -46,37 +46,49 @@ def make_report(runs: Path, out: Path, engine: str) -> Path:
         UserError: there are no finished sessions, or the notebook or the PDF fails.
     """
     folder = find_sessions(runs)
-    make_folder(out)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".report.") as scratch:
-        executed = Path(scratch, "report.ipynb")
-        try:
-            execute_notebook(REPORT_NOTEBOOK, executed, {"runs": str(folder)}, log=out / "report.log")
-            return build_report(executed, out, engine)
-        finally:
-            if executed.exists():
-                executed.replace(out / "report.ipynb")
+    executed = make_folder(out) / "report.ipynb"
+    execute_notebook(REPORT_NOTEBOOK, executed, {"runs": str(folder)}, log=out / "report.log")
+    return build_report(executed, out, engine)
 
 
 def find_sessions(runs: Path) -> Path:
-    """The folder of sessions meant by ``runs``: itself, or the data set in it that has finished sessions."""
-    if any(runs.glob("*/run.json")):
-        return runs
-    datasets = sorted({path.parent.parent for path in runs.glob("*/*/run.json")})
-    if len(datasets) > 1:
-        print(f"{runs} has runs of several data sets; one report is made of one: choose it with --runs FOLDER.")
-        named = [folder for folder in datasets if folder.name == "flowers"]
-        datasets = named or datasets
-    if len(datasets) > 1:
-        raise UserError(f"Choose one with --runs: {', '.join(str(folder) for folder in datasets)}.")
-    if not datasets:
-        raise UserError(f"There is no session in {runs}. Run them first: python -m flowerlib run")
-    print(f"report of {datasets[0]}")
-    return datasets[0]
+    """The folder of sessions meant by ``runs``: itself, or the one data set in it that has finished sessions.
+
+    Where there are several, it is ``flowers``; what is taken and what is left out is printed.
+    """
+    found = {
+        path.parent: read_info(path.parent) for path in [*runs.glob("[!.]*/run.json"), *runs.glob("*/[!.]*/run.json")]
+    }
+    folders = sorted({folder.parent for folder, info in found.items() if info["finished"]})
+    chosen = [folder for folder in folders if folder.name == "flowers"] if len(folders) > 1 else folders
+    if not chosen:
+        several = f"Choose one with --runs: {', '.join(map(str, folders))}."
+        none = f"There is no finished session in {runs}. Run them first: python -m flowerlib run"
+        raise UserError(several if folders else none)
+    print(f"report of {chosen[0]}")
+    for folder in folders:
+        if folder != chosen[0]:
+            print(f"not in it, another data set: {folder}; choose it with --runs")
+    for folder, info in found.items():
+        if folder.parent == chosen[0] and not info["finished"]:
+            print(f"not in it, not finished: {folder.name}")
+    return chosen[0]
 
 
 def load_sessions(folder: Path) -> list[Run]:
-    """The finished sessions of a folder, those of experiments.yaml first, in its order."""
-    return read_runs(Path(folder), order=list(read_experiments(NOTEBOOKS / "experiments.yaml")))
+    """The finished sessions of a folder, those of experiments.yaml first, in its order.
+
+    Raises:
+        UserError: there are none, or they were not run on the same photos and split: they can't be compared.
+    """
+    runs = read_runs(Path(folder), order=list(read_experiments(NOTEBOOKS / "experiments.yaml")))
+    for run in runs[1:]:
+        if run.info["split"]["fingerprint"] != runs[0].info["split"]["fingerprint"]:
+            raise UserError(
+                f"The sessions {runs[0].name} and {run.name} in {folder} have different photos or another split. Run "
+                "one of them again with --force, or report them from different folders."
+            )
+    return runs
 
 
 def title_page(runs: Sequence[Run], path: Path = REPORT / "title.yaml") -> TitlePage:
@@ -117,6 +129,32 @@ def describe_photos(run: Run) -> str:
     )
 
 
+def describe_augmentation(run: Run) -> str:
+    """What is done to a training picture, in order, without the operations that are left out (section 3.1)."""
+    settings, size = run.info["settings"], run.info["settings"]["image_size"]
+    (least, most), (tall, wide) = CROP_AREA, CROP_RATIO
+    crop = (
+        f"a crop of {least:.0%} to {most:.0%} of its area, of an aspect ratio between {tall:.2f} and {wide:.2f}, is "
+        f"resized to {size}×{size} pixels"
+        if settings["random_crop"]
+        else f"its centre is cropped and resized to {size}×{size} pixels"
+    )
+    factors = [f"{name} by up to ±{settings[name]:.0%}" for name in ("brightness", "contrast", "saturation")]
+    jitter = [
+        text for text, name in zip(factors, ("brightness", "contrast", "saturation"), strict=True) if settings[name]
+    ]
+    if settings["hue"]:
+        jitter.append(f"hue by up to {settings['hue']:g} of the colour circle")
+    steps = {
+        "flip": f"it is mirrored left to right with probability {settings['flip']:g}",
+        "rotation": f"it is rotated by up to {settings['rotation']:g}° to either side",
+        "jitter": f"its colours are changed, in random order: {', '.join(jitter)}",
+        "translation": f"it is shifted by up to {settings['translation']:.0%} of its side in each direction",
+    }
+    used = [crop, *(text for name, text in steps.items() if (jitter if name == "jitter" else settings[name]))]
+    return "; ".join(used)
+
+
 def describe_changes(run: Run, first: Run) -> str:
     """The settings in which a session differs from the first: ``batch size 64 instead of 32``."""
     ours, base = run.info["settings"], first.info["settings"]
@@ -152,7 +190,7 @@ def session_parts(runs: Sequence[Run], position: int) -> list[Prose | Table | Fi
         position: which one, from 0.
     """
     run, first = runs[position], runs[0]
-    ordinal = ORDINALS[position] if position < len(ORDINALS) else f"{position + 1}th"
+    ordinal = ORDINALS[position] if position < len(ORDINALS) else "next"
     table = epoch_table(
         run.metrics,
         PAPER_METRICS,
@@ -161,7 +199,7 @@ def session_parts(runs: Sequence[Run], position: int) -> list[Prose | Table | Fi
     )
     caption = f"Session {plain(run.name)}: loss and accuracy over the epochs, validation under both protocols."
     if run is first:
-        text = f"The {ordinal} training session, {plain(run.name)}, trains {described(run)}."
+        text = f"The {ordinal} training session, {plain(run.name)}, trains {describe_network(run)}."
         curves = session_figure(run)
     else:
         text = (
@@ -175,7 +213,7 @@ def session_parts(runs: Sequence[Run], position: int) -> list[Prose | Table | Fi
     return [Prose(f"{text} {shown} {describe_result(run)}"), table, figure]
 
 
-def described(run: Run) -> str:
+def describe_network(run: Run) -> str:
     """Network, epochs and batch size in words."""
     settings = run.info["settings"]
     return (
@@ -240,6 +278,28 @@ def describe_weights(run: Run) -> str:
     return sentences[weights["source"]]
 
 
+def describe_task(run: Run) -> str:
+    """What is classified."""
+    name = run.info["dataset"]["name"]
+    known = {"flowers": "photographs of flowers", "synthetic": "drawings of flowers made by a program"}
+    return known.get(name, f"the pictures of {plain(name)}")
+
+
+def describe_start(run: Run) -> str:
+    """What the networks start from, for the abstract."""
+    starts = {
+        "imagenet": "weights trained on ImageNet",
+        "file": "weights trained elsewhere, not ImageNet's",
+        "none": "random weights, so that nothing is transferred",
+    }
+    return starts[run.info["weights"]["source"]]
+
+
+def transfers(run: Run) -> bool:
+    """Whether the network starts from weights learned elsewhere."""
+    return run.info["weights"]["source"] != "none"
+
+
 def conclusion(runs: Sequence[Run]) -> str:
     """What the sessions show beside one another, without a judgement beyond the numbers."""
     final = {run.name: later_half(run.metrics)["val_aug_acc"].mean() for run in runs}
@@ -256,14 +316,23 @@ def conclusion(runs: Sequence[Run]) -> str:
 
 
 def provenance(runs: Sequence[Run]) -> str:
-    """On what the sessions were run."""
-    info = runs[0].info
+    """On what the sessions were run: each line once, with its sessions where they differ."""
+    lines: dict[str, list[str]] = {}
+    for run in runs:
+        lines.setdefault(_computed_with(run), []).append(plain(run.name))
+    if len(lines) == 1:
+        return f"*Computed with* {next(iter(lines))}"
+    return " ".join(f"*{', '.join(names)} computed with* {line}" for line, names in lines.items())
+
+
+def _computed_with(run: Run) -> str:
+    info = run.info
     versions = ", ".join(f"{name} {number}" for name, number in info["versions"].items())
     commit, _, dirty = (info["commit"] or "").partition("-")
     commit = f"; commit {commit[:12]}{' with changes' if dirty else ''}" if commit else ""
     return (
-        f"*Computed with* {versions}; {info['device']['type']} ({plain(info['device']['name'])}, "
-        f"{info['device']['threads']} threads), precision {info['precision']}, seed {info['seed']}{commit}. "
+        f"{versions}; {info['device']['type']} ({plain(info['device']['name'])}, {info['device']['threads']} "
+        f"threads), precision {info['precision']}, seed {info['seed']}{commit}. "
         f"Data {info['dataset']['fingerprint'][:12]}, split {info['split']['fingerprint'][:12]}."
     )
 

@@ -17,11 +17,11 @@ from flowerlib.checkpoint import read_last, write_best, write_last
 from flowerlib.dataset import PhotoSet, split
 from flowerlib.experiment import Experiment
 from flowerlib.files import make_folder
-from flowerlib.loader import Loader
-from flowerlib.metrics import EpochMetrics, Run, read_run, write_info, write_metrics, write_predictions
+from flowerlib.metrics import EpochMetrics, Run, read_info, read_run, write_info, write_metrics, write_predictions
 from flowerlib.model import build_model, load_weights
 from flowerlib.progress import PhotoBar
 from flowerlib.provenance import describe_run, pick_device, pick_precision
+from flowerlib.resident import pick_loader
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
@@ -48,7 +48,7 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
     precision = pick_precision(experiment.precision, device)
     weights = load_weights(experiment.weights, experiment.model)
     parts = split(photos, experiment.split_seed)
-    loader = Loader(experiment, photos)
+    loader = pick_loader(experiment, photos, device)
 
     torch.manual_seed(experiment.seed)
     model = build_model(experiment.model, len(photos.classes), weights)
@@ -58,6 +58,8 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
 
     info = describe_run(experiment, photos, parts, weights, device, precision)
     history, logits = read_last(make_folder(run_dir), info, model, optimizer, scheduler)
+    if len(history) == experiment.epochs and (read_info(run_dir) or {}).get("finished"):
+        return read_run(run_dir)  # run.json goes on saying where it was computed
     write_info(run_dir, info)
 
     for epoch in range(len(history), experiment.epochs):

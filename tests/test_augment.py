@@ -23,7 +23,7 @@ from flowerlib.augment import (
 from flowerlib.dataset import load_photos
 from flowerlib.experiment import Experiment
 
-SIZES = [(320, 240), (240, 320), (97, 641), (64, 64)]
+SIZES = [(320, 240), (240, 320), (97, 641), (64, 64), (239, 500), (400, 187)]
 STILL = Experiment(
     random_crop=False, flip=0, rotation=0, brightness=0, contrast=0, saturation=0, hue=0, translation=0, image_size=64
 )

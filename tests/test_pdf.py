@@ -267,3 +267,13 @@ def test_a_file_that_is_no_notebook_is_refused(tmp_path):
 def test_an_unknown_engine_is_refused(notebook, tmp_path):
     with pytest.raises(UserError, match="auto, tex or typst"):
         build_report(notebook, tmp_path, "word")
+
+
+def test_a_report_tex_of_the_users_own_is_left_alone(notebook, tmp_path):
+    (tmp_path / "report.tex").write_text(r"\includegraphics{figures/mine.pdf}")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "mine.pdf").write_text("mine")
+    with pytest.raises(UserError, match="is left as it is"):
+        build_report(notebook, tmp_path, "typst")
+    assert (tmp_path / "figures" / "mine.pdf").read_text() == "mine"
+    assert not (tmp_path / "report.pdf").exists()

@@ -126,6 +126,27 @@ def test_a_damaged_checkpoint_is_named(photos, tmp_path):
         train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
 
 
+@pytest.mark.parametrize("names", [("0", "1", "10"), ("NA", "null", "True")])
+def test_classes_may_be_called_anything_but_the_tables_own_columns(photo_folder, tmp_path, names):
+    for before, after in zip(("aster", "broom", "clover"), names, strict=True):
+        (photo_folder / before).rename(photo_folder / after)
+    run = train_and_evaluate(Experiment(**TINY | {"epochs": 1}), load_photos(str(photo_folder)), tmp_path / "run")
+    right = round(run.metrics["val_acc"].iloc[-1] * len(run.predictions))
+    assert np.trace(confusion_matrix(run.predictions)) == right
+    assert confusion_matrix(run.predictions).to_numpy().sum() == len(run.predictions) == 5
+    (photo_folder / names[0]).rename(photo_folder / "label")
+    with pytest.raises(UserError, match="rename the class folder 'label'"):
+        load_photos(str(photo_folder))
+
+
+def test_a_finished_run_keeps_saying_where_it_was_computed(photos, tmp_path):
+    experiment = Experiment(**TINY | {"epochs": 1})
+    train_and_evaluate(experiment, photos, tmp_path)
+    info = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(info | {"commit": "another"}))
+    assert train_and_evaluate(experiment, photos, tmp_path).info["commit"] == "another"
+
+
 @pytest.mark.parametrize("spoil", ["{", "[]", "{}"])
 def test_a_damaged_run_json_is_named(tmp_path, spoil):
     (tmp_path / "run.json").write_text(spoil)
@@ -164,6 +185,32 @@ def test_score_of_known_logits():
     loss, accuracy = score(logits, torch.tensor([0, 1, 0]))
     expected = (math.log(1 + math.exp(-2)) + math.log(2) + math.log(1 + math.e)) / 3
     assert (loss, accuracy) == (pytest.approx(expected), pytest.approx(1 / 3))
+
+
+def test_bfloat16_gives_nearly_the_same_logits(photos):
+    from flowerlib.loader import Loader
+    from flowerlib.model import build_model, load_weights
+
+    torch.manual_seed(0)
+    model = build_model("resnet18", 3, load_weights("none", "resnet18")).to(memory_format=torch.channels_last)
+    batches = list(Loader(Experiment(**TINY | {"image_size": 64}), photos).clean(np.arange(24)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    train_epoch(model, optimizer, batches, CPU, "float32")  # so that batch norm knows the photos
+    exact, rounded = (predict(model, batches, CPU, precision)[0] for precision in ("float32", "bfloat16"))
+    error = (rounded - exact).norm() / exact.norm()
+    assert 0 < error < 0.03  # bfloat16 keeps 8 bits; 0 would mean that it was not used
+
+
+def test_training_in_bfloat16_uses_each_steps_own_weights(photos, tmp_path):
+    losses = {
+        precision: train_and_evaluate(
+            Experiment(**TINY | {"precision": precision, "epochs": 3}), photos, tmp_path / precision
+        ).metrics["train_loss"]
+        for precision in ("float32", "bfloat16")
+    }
+    # a copy of the weights kept from an earlier step would hold the loss where it began
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.05)
+    assert not losses["bfloat16"].equals(losses["float32"])
 
 
 def test_run_json_is_plain_json(photos, tmp_path):

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
+from nbclient.exceptions import DeadKernelError
 from PIL import Image
 from pypdf import PdfReader
+from torchvision.models import resnet34
 
 from flowerlib import sessions
 from flowerlib.cli import main
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.metrics import read_run
+from flowerlib.report import find_sessions, load_sessions
 from flowerlib.synthetic import write_synthetic
 
 SESSIONS = ("resnet18-bs32", "resnet18-bs64", "resnet34-bs32")
@@ -103,20 +107,15 @@ def test_finished_sessions_are_skipped_and_others_of_the_same_name_refused(synth
 
 def test_a_failing_session_leaves_its_notebook_and_the_others_go_on(photo_folder, tmp_path, capsys, monkeypatch):
     experiments = tmp_path / "experiments.yaml"
-    experiments.write_text("good:\nbad:\n  model: googlenet\nalso-good:\n  seed: 1\n")
-    arguments = [
-        "run",
-        "--experiments",
-        str(experiments),
-        "--data",
-        str(photo_folder),
-        "--runs",
-        str(tmp_path / "runs"),
-    ]
-    assert main([*arguments, *FAST]) == 1
+    experiments.write_text("good:\nbad:\nalso-good:\n  seed: 1\n")
+    spoilt = tmp_path / "runs" / photo_folder.name / "bad" / "last.pt"
+    spoilt.parent.mkdir(parents=True)
+    spoilt.write_text("no checkpoint")
+    folders = ["--data", str(photo_folder), "--runs", str(tmp_path / "runs")]
+    assert main(["run", "--experiments", str(experiments), *folders, *FAST]) == 1
     said = capsys.readouterr()
     assert "1 of 3 sessions failed: bad" in said.err
-    assert "googlenet does not end in one linear layer" in said.err
+    assert f"The checkpoint {spoilt} can't be read" in said.err
     assert "Traceback" not in said.err
     runs = tmp_path / "runs" / photo_folder.name
     for name in ("good", "also-good"):
@@ -124,6 +123,69 @@ def test_a_failing_session_leaves_its_notebook_and_the_others_go_on(photo_folder
     outputs = [out for cell in executed(runs / "bad" / "session.ipynb").cells for out in cell.get("outputs", [])]
     assert any(out.output_type == "error" and out.ename == "UserError" for out in outputs)
     assert "Traceback" in (runs / "bad" / "session.log").read_text()
+
+
+def test_changed_photos_are_not_taken_for_a_finished_run(synthetic_runs, tmp_path, capsys):
+    source = Path(read_run(synthetic_runs / SESSIONS[0]).info["settings"]["data"])
+    shutil.copytree(source, tmp_path / source.name)
+    shutil.copytree(synthetic_runs, tmp_path / "runs" / synthetic_runs.name)
+    arguments = ["run", "--data", str(tmp_path / source.name), "--runs", str(tmp_path / "runs"), *FAST]
+    next((tmp_path / source.name / "rose").iterdir()).unlink()
+    assert main(arguments) == 1
+    assert "data's fingerprint" in capsys.readouterr().err
+
+
+def test_sessions_of_different_photos_are_not_reported_together(synthetic_runs, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    shutil.copytree(synthetic_runs, runs)
+    info = json.loads((runs / SESSIONS[1] / "run.json").read_text())
+    info["split"]["fingerprint"] = "another"
+    (runs / SESSIONS[1] / "run.json").write_text(json.dumps(info))
+    assert main(["report", "--runs", str(runs), "--out", str(tmp_path / "out")]) == 1
+    assert "different photos or another split" in capsys.readouterr().err
+
+
+def test_the_report_says_what_it_leaves_out(synthetic_runs, tmp_path):
+    runs = tmp_path / "runs"
+    for name in ("flowers", "own"):
+        shutil.copytree(synthetic_runs, runs / name)
+    for name in SESSIONS[1:]:
+        info = json.loads((runs / "own" / name / "run.json").read_text())
+        (runs / "own" / name / "run.json").write_text(json.dumps(info | {"finished": False}))
+    assert find_sessions(runs) == runs / "flowers"
+    assert find_sessions(runs / "own") == runs / "own"
+    assert [run.name for run in load_sessions(runs / "own")] == [SESSIONS[0]]
+
+
+def test_a_forced_run_that_fails_keeps_the_one_before(synthetic_runs, tmp_path, monkeypatch, capsys):
+    runs = tmp_path / "runs"
+    shutil.copytree(synthetic_runs, runs / synthetic_runs.name)
+    folder = runs / synthetic_runs.name / SESSIONS[0]
+    experiment = Experiment.from_settings(read_run(folder).info["settings"])
+    before = (folder / "metrics.csv").read_bytes()
+
+    def die(*arguments, **options):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(sessions.papermill, "execute_notebook", die)
+    assert sessions.run_sessions({SESSIONS[0]: experiment}, runs, force=True) == [SESSIONS[0]]
+    error = capsys.readouterr().err
+    assert "for want of memory" in error
+    kept = folder.with_name(f".{SESSIONS[0]}.before")
+    assert str(kept) in error
+    assert (kept / "metrics.csv").read_bytes() == before
+
+
+def test_weights_that_do_not_fit_are_found_before_force_removes_anything(synthetic_runs, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    shutil.copytree(synthetic_runs, runs / synthetic_runs.name)
+    torch.save(resnet34().state_dict(), tmp_path / "other.pth")
+    source = read_run(synthetic_runs / SESSIONS[0]).info["settings"]["data"]
+    before = sorted(runs.rglob("*"))
+    wrong = ["--weights", str(tmp_path / "other.pth"), "--force"]
+    assert main(["run", SESSIONS[0], "--data", source, "--runs", str(runs), *wrong, *FAST[2:]]) == 1
+    assert "not of a resnet18" in capsys.readouterr().err
+    assert sorted(runs.rglob("*")) == before
 
 
 def test_force_runs_again(synthetic_runs, tmp_path):
@@ -191,6 +253,8 @@ def test_bad_photos_are_one_clear_paragraph_before_anything_runs(photo_folder, t
         (["resnet50"], "has no session 'resnet50'"),
         (["--weights", "nowhere.pth"], "no weights file"),
         (["--experiments", "nowhere.yaml"], "nowhere.yaml"),
+        (["--weights", "none", "--set", "model=googlenet"], "does not end in one linear layer"),
+        (["--weights", "none", "--set", "model=vit_b_32", "--set", "image_size=48"], "can't take pictures of 48×48"),
     ],
 )
 def test_mistakes_on_the_command_line(photo_folder, tmp_path, capsys, arguments, said):
@@ -222,6 +286,6 @@ def test_a_session_of_the_real_photos(flowers_folder, weights_folder, tmp_path, 
     assert (run.info["split"]["train"], run.info["split"]["validation"]) == (2278, 570)
     assert run.classes == ["daisy", "dandelion", "rose", "sunflower", "tulip"]
     assert list(run.info["dataset"]["classes"].values()) == [588, 556, 583, 536, 585]
-    assert run.info["weights"]["source"] == "file"
+    assert run.info["weights"]["source"] in ("file", "imagenet")
     # better than guessing the largest class, which is right for one photo in five
     assert run.metrics["val_acc"].iloc[-1] > 0.3
