@@ -1,9 +1,9 @@
 """Batches made on the device, for one that has room for all photos.
 
 All pixels are sent once. The host only draws; filtering, turning and colouring are batched tensor operations
-with the reference's own arithmetic (`flowerlib.augment.augment_reference`). They are exact in float32 wherever
-numbers are added up, so that neither the batch size nor the kind of device changes a view. Nothing here asks
-the device for a number: the host runs ahead of it, and the network never waits for photos.
+with the reference's own arithmetic (`flowerlib.augment.augment_reference`). The filter's sums are exact in
+float32, so that neither padding nor the batch size changes a view. Nothing here asks the device for a number:
+the host runs ahead of it, and the network never waits for photos.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flowerlib.dataset import PhotoSet
 from flowerlib.experiment import Experiment
 from flowerlib.loader import Loader
 
-AT_ONCE = 128  # photos: as many kernels as for a batch of 32, a quarter of the launches
+AT_ONCE = 128  # photos: the kernels of their views are launched once for four batches of 32
 FIXED = 1 << 16  # Pillow counts pixels in 65,536ths
 CENTRE = Augmentation(crop=None, flip=False, angle=0.0, jitter=(), shift=(0, 0))
 
@@ -293,13 +293,14 @@ def _blended(images: torch.Tensor, blends: torch.Tensor) -> torch.Tensor:
 
 def _hue_shifted(images: torch.Tensor, hues: torch.Tensor) -> torch.Tensor:
     """Hue, saturation and value in 8 bits, as Pillow has them; there the hue is a circle of 256 steps."""
-    red, green, blue = images.unbind(dim=-1)
     value, spread = images.amax(dim=-1), images.amax(dim=-1) - images.amin(dim=-1)
-    divisor = spread.clamp(min=1)  # grey: every difference is 0
-    hue = torch.where(green == value, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
-    hue = torch.where(red == value, (green - blue) / divisor, hue)
-    hue = ((hue / 6 % 1 * 255).floor() + hues[:, None, None]) % 256
-    saturation = (255 * spread / value.clamp(min=1)).floor() / 255
+    # single and double precision where Pillow has them: many colours lie on the edge between two of its levels
+    red, green, blue = ((value[..., None] - images) / spread.clamp(min=1)[..., None]).double().unbind(dim=-1)
+    hue = torch.where(green == 0, 2 + red - blue, 4 + green - red)
+    hue = torch.where(red == 0, blue - green, hue).float().double()
+    hue = (((hue / 6 + 1) % 1).float().double() * 255).floor().float()
+    saturation = ((spread / value.clamp(min=1)).double() * 255).floor().float() / 255
+    hue = (hue + hues[:, None, None]) % 256
     # of the six parts of the circle a colour has its value in three, and falls by its saturation in two
     parts = (hue[..., None] * 6 / 255 + torch.arange(5, 0, -2, device=images.device)) % 6
     fall = torch.minimum(parts, 4 - parts).clamp(0, 1)
