@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -144,7 +145,8 @@ def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
 def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
+    # OpenCV rounds to the nearest level, Pillow down
+    return cv2.addWeighted(image, factor, grey, 1 - factor, -0.499)
 
 
 def _hue(image: np.ndarray, shift: float) -> np.ndarray:
@@ -207,6 +209,12 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
     To [0, 1], then by ImageNet's mean and standard deviation, in one multiplication and one addition.
     """
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device)
-    std = torch.tensor(IMAGENET_STD, device=images.device)
-    return (images * (1 / (255 * std)) - mean / std).permute(0, 3, 1, 2)
+    scale, offset = _scale_and_offset(images.device)
+    return (images * scale - offset).permute(0, 3, 1, 2)
+
+
+@cache
+def _scale_and_offset(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    # kept on the device: sending them for every batch would make the host wait for a GPU
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    return (1 / (255 * std)).to(device), (mean / std).to(device)

@@ -34,6 +34,7 @@ from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.files import make_folder, write_text
 from flowerlib.loader import Loader
+from flowerlib.memory import keep_freed_memory
 from flowerlib.model import build_model, load_weights
 from flowerlib.provenance import describe_device, pick_device, pick_precision
 from flowerlib.threads import WORKERS
@@ -158,6 +159,7 @@ def _timed(batches: Iterator, step: Callable[[Iterator], object], batch_size: in
 
 
 def _network(experiment: Experiment, classes: int) -> tuple[nn.Module, SGD, torch.device, str]:
+    keep_freed_memory()
     device = pick_device(experiment.device)
     model = build_model(experiment.model, classes, load_weights("none", experiment.model))
     model = model.to(device, memory_format=torch.channels_last)

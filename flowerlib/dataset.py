@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
 from flowerlib.cache import PixelCache, find_cache, new_cache
 from flowerlib.errors import UserError
 from flowerlib.fetch import ManifestRow, fetch_flowers, read_manifest
 from flowerlib.files import DATA
+from flowerlib.progress import progress_bar
 from flowerlib.threads import in_threads
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
@@ -214,7 +214,7 @@ def inspect(
     files = []
     description = "Decoding photos" if decoded else "Reading photos"
     looks = in_threads(look, paths)
-    for file, pixels in tqdm(looks, description, len(paths), unit="photo", leave=False, disable=None):
+    for file, pixels in progress_bar(looks, desc=description, total=len(paths), unit="photo"):
         files.append(file)
         if pixels is not None:
             decoded(pixels)

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from flowerlib.errors import UserError
 from flowerlib.files import make_folder
+from flowerlib.progress import progress_bar
 
 # Tried in turn: archives, then (with {path}) a repository's files one by one, whose branch is not known.
 SOURCES = (
@@ -200,7 +201,7 @@ def _validator(response: requests.Response) -> str:
 
 def _bar(response: requests.Response, start: int) -> tqdm:
     total = start + int(response.headers.get("Content-Length", 0)) or None
-    return tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=None)
+    return progress_bar(total=total, initial=start, unit="B", unit_scale=True)
 
 
 def _unpack(archive: Path, gathered: Gathering) -> None:
@@ -247,7 +248,7 @@ def _fetch_singly(template: str, gathered: Gathering) -> None:
     """Take the missing photos one by one; the first that the source hasn't got ends it."""
     rows = sorted(gathered.missing, key=lambda row: row.path)
     with _Session() as session:
-        for row in tqdm(rows, unit="photo", disable=None):
+        for row in progress_bar(rows, unit="photo"):
             url = template.format(path=row.path)
             with session.get(url, stream=True, timeout=TIMEOUT) as response:
                 response.raise_for_status()

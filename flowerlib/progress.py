@@ -7,30 +7,29 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
-from tqdm.auto import tqdm as auto_tqdm
+from tqdm.auto import tqdm as notebook_tqdm
 
 # Set by `python -m flowerlib run` for the notebook's kernel, whose own output is no terminal: "terminal" asks
 # for a bar of text, which the command line passes on to its terminal; "none" for no bar.
 PROGRESS_VARIABLE = "FLOWERLIB_PROGRESS"
 
 
+def progress_bar(items: Iterable | None = None, **options) -> tqdm:
+    """A tqdm bar where somebody watches: a widget in a notebook, text in a terminal, else nothing."""
+    where = os.environ.get(PROGRESS_VARIABLE)
+    in_notebook = "ipykernel" in sys.modules and where is None
+    watched = in_notebook or where == "terminal" or (where is None and sys.stderr.isatty())
+    # a kernel run by the command line doesn't know how wide its terminal is
+    width = 90 if where == "terminal" else None
+    bar = notebook_tqdm if in_notebook else tqdm
+    return bar(items, leave=False, mininterval=0.5, ncols=width, disable=not watched, **options)
+
+
 class PhotoBar:
     """A bar that counts photos through the passes of an epoch; a context manager."""
 
     def __init__(self, description: str, photos: int):
-        where = os.environ.get(PROGRESS_VARIABLE)
-        in_kernel = "ipykernel" in sys.modules
-        bar = auto_tqdm if in_kernel and where is None else tqdm
-        shown = where == "terminal" or (where is None and (in_kernel or sys.stderr.isatty()))
-        self._bar = bar(
-            desc=description,
-            total=photos,
-            unit="photo",
-            leave=False,
-            mininterval=0.5,
-            ncols=None if in_kernel else 90,
-            disable=not shown,
-        )
+        self._bar = progress_bar(desc=description, total=photos, unit="photo")
 
     def __enter__(self) -> PhotoBar:
         return self

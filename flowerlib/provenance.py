@@ -101,7 +101,7 @@ def describe_device(device: torch.device) -> dict[str, Any]:
         "type": device.type,
         "name": name,
         "threads": torch.get_num_threads(),
-        "system": platform.platform(),
+        "system": platform.system(),
     }
 
 

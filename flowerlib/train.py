@@ -17,6 +17,7 @@ from flowerlib.checkpoint import read_last, write_best, write_last
 from flowerlib.dataset import PhotoSet, split
 from flowerlib.experiment import Experiment
 from flowerlib.files import make_folder
+from flowerlib.memory import keep_freed_memory
 from flowerlib.metrics import EpochMetrics, Run, read_info, read_run, write_info, write_metrics, write_predictions
 from flowerlib.model import build_model, load_weights
 from flowerlib.progress import PhotoBar
@@ -44,6 +45,7 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
     Raises:
         UserError: weights, device or folder can't be used, or ``run_dir`` holds a run of other inputs.
     """
+    keep_freed_memory()
     device = pick_device(experiment.device)
     precision = pick_precision(experiment.precision, device)
     weights = load_weights(experiment.weights, experiment.model)
@@ -146,7 +148,7 @@ def predict(
         for images, labels in batches:
             outputs.append(model(normalize(images.to(device))).float())
             targets.append(labels)
-    return torch.cat(outputs).cpu(), torch.cat(targets)
+    return torch.cat(outputs).cpu(), torch.cat(targets).cpu()
 
 
 def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
