@@ -198,7 +198,7 @@ def test_all_unreadable_photos_are_named_before_any_training(photo_folder):
 def test_long_list_of_unreadable_photos_is_cut(photo_folder):
     for index in range(30):
         (photo_folder / f"aster/bad{index:02}.jpg").write_text("no photo")
-    with pytest.raises(UserError, match=r"30 photos .*bad19.jpg \([^)]*\) and 10 more\.") as error:
+    with pytest.raises(UserError, match=r"30 of 54 .*bad19.jpg \([^)]*\) and 10 more\.") as error:
         load_photos(str(photo_folder))
     assert "bad20" not in str(error.value)
 

@@ -167,16 +167,18 @@ def test_means_are_over_photos_not_over_batches():
     ) == pytest.approx(whole, rel=1e-5)
 
 
-def test_training_learns_and_evaluation_leaves_the_network_alone():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_learns_and_evaluation_leaves_the_network_alone(precision):
+    # in bfloat16 a copy of the weights kept from an earlier step would hold the loss where it began
     torch.manual_seed(0)
     labels = torch.arange(40) % 2
     images = (torch.randint(0, 100, (40, 8, 8, 3)) + 120 * labels[:, None, None, None]).to(torch.uint8)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    losses = [train_epoch(model, optimizer, [(images, labels)], CPU, "float32")[0] for _ in range(10)]
+    losses = [train_epoch(model, optimizer, [(images, labels)], CPU, precision)[0] for _ in range(10)]
     assert losses[-1] < 0.5 * losses[0]
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    predict(model, [(images, labels)], CPU, "float32")
+    predict(model, [(images, labels)], CPU, precision)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
@@ -199,18 +201,6 @@ def test_bfloat16_gives_nearly_the_same_logits(photos):
     exact, rounded = (predict(model, batches, CPU, precision)[0] for precision in ("float32", "bfloat16"))
     error = (rounded - exact).norm() / exact.norm()
     assert 0 < error < 0.03  # bfloat16 keeps 8 bits; 0 would mean that it was not used
-
-
-def test_training_in_bfloat16_uses_each_steps_own_weights(photos, tmp_path):
-    losses = {
-        precision: train_and_evaluate(
-            Experiment(**TINY | {"precision": precision, "epochs": 3}), photos, tmp_path / precision
-        ).metrics["train_loss"]
-        for precision in ("float32", "bfloat16")
-    }
-    # a copy of the weights kept from an earlier step would hold the loss where it began
-    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.05)
-    assert not losses["bfloat16"].equals(losses["float32"])
 
 
 def test_run_json_is_plain_json(photos, tmp_path):
