@@ -29,6 +29,7 @@ from torchvision.datasets import ImageFolder
 
 from flowerlib import loader as loader_module
 from flowerlib.augment import IMAGENET_MEAN, IMAGENET_STD, augment_reference
+from flowerlib.bench_augment import time_operations
 from flowerlib.dataset import PhotoSet, load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
@@ -43,6 +44,7 @@ from flowerlib.train import predict, train_epoch
 WARM_UP, MEASURED = 3, 16  # batches of 32 photos; other batch sizes take as many photos
 RESNET18_FLOP = 10.65e9  # of one training step, a photo of 224 x 224: forward, and twice that backward
 TRAINING, VALIDATION = 2278, 570  # photos of the paper's split
+EQUAL_SHARE = 2 * VALIDATION / (2 * VALIDATION + 3 * TRAINING)  # of an epoch's operations that are evaluation's
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Case:
 
 
 def run_bench(source: str, out: Path, repetitions: int = 3) -> None:
-    """Measure, print a table and write bench.csv and scaling.csv.
+    """Measure, print tables and write bench.csv, augment.csv and scaling.csv.
 
     Args:
         source: the photos, as for `flowerlib.dataset.load_photos`.
@@ -77,7 +79,13 @@ def run_bench(source: str, out: Path, repetitions: int = 3) -> None:
     speed = _relative(_measure(_cases(), source, repetitions))
     write_text(out / "bench.csv", speed.to_csv(index=False, lineterminator="\n"))
     print(speed.to_string(index=False))
-    print(f"Both evaluation passes take {_evaluation_share(speed):.1%} of an epoch of the fast path.")
+    print(
+        f"Both evaluation passes take {_evaluation_share(speed):.1%} of an epoch of the fast path; "
+        f"{EQUAL_SHARE:.1%} would mean an equal speed of the operations."
+    )
+    operations = time_operations(photos)
+    write_text(out / "augment.csv", operations.to_csv(index=False, lineterminator="\n"))
+    print("The augmentation, milliseconds a photo on one thread:", operations.to_string(index=False), sep="\n")
     scaling = _measure(_scaling(), source, 1)
     write_text(out / "scaling.csv", scaling.to_csv(index=False, lineterminator="\n"))
     print(scaling.to_string(index=False))

@@ -44,6 +44,8 @@ def test_the_tables_hold_medians_and_ratios_of_one_run(photo_folder, tmp_path, m
     # 1,140 photos at 144 a second beside 2,278 at 36
     assert f"{7.9167 / (7.9167 + 63.2778):.1%} of an epoch" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "out" / "scaling.csv")) == 11
+    operations = pd.read_csv(tmp_path / "out" / "augment.csv").set_index("operation")
+    assert (operations[["Pillow", "flowerlib"]] > 0).all(axis=None)
     assert {"type", "name", "threads", "torch", "photos"} <= set(
         json.loads((tmp_path / "out/machine.json").read_text())
     )
