@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+from filelock import FileLock
 
 from flowerlib.errors import UserError
 from flowerlib.files import DATA, make_folder
@@ -76,17 +76,22 @@ def find_cache(fingerprint: str) -> PixelCache | None:
 
 
 @contextmanager
-def new_cache(fingerprint: str) -> Iterator[CacheWriter]:
+def new_cache(fingerprint: str) -> Iterator[CacheWriter | None]:
     """Give a writer; its photos become the data set's cache, in one move, if the block succeeds.
+
+    None if there is a cache after all: of two processes, the second waits for the first one's.
 
     Raises:
         UserError: the cache can't be written, or the disk is full.
     """
     folder = _folder(fingerprint)
-    make_folder(folder.parent)
-    try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building.") as scratch:
-            building = Path(scratch, folder.name)
+    building = make_folder(folder.parent) / f".{folder.name}.building"
+    with FileLock(building.with_suffix(".lock")):
+        if find_cache(fingerprint):
+            yield None
+            return
+        try:
+            shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
             building.mkdir()
             writer = CacheWriter(building / "pixels.u8")
             try:
@@ -94,13 +99,15 @@ def new_cache(fingerprint: str) -> Iterator[CacheWriter]:
             finally:
                 writer.close()
             np.save(building / "sizes.npy", np.array(writer.sizes, np.int64).reshape(-1, 2))
-            shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or another process was faster
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
             building.rename(folder)
-    except OSError as error:
-        raise UserError(
-            f"The decoded photos could not be written to {folder.parent} ({error.strerror}). Free some space, or "
-            "set FLOWERLIB_CACHE to a folder on a larger disk."
-        ) from error
+        except OSError as error:
+            raise UserError(
+                f"The decoded photos could not be written to {folder.parent} ({error.strerror}). Free some space, "
+                "or set FLOWERLIB_CACHE to a folder on a larger disk."
+            ) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
 
 
 def _folder(fingerprint: str) -> Path:

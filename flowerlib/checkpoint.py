@@ -1,10 +1,10 @@
-"""Checkpoints: last.pt to go on from, best.pt to use."""
+"""Checkpoints: last.pt to go on from, last.before.pt in case it is damaged, best.pt to use."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,15 @@ from flowerlib.errors import UserError
 from flowerlib.files import replacing
 from flowerlib.metrics import EpochMetrics
 from flowerlib.provenance import describe_differences, inputs
+
+LAST, BEFORE = "last.pt", "last.before.pt"
+
+
+def space_needed(model: nn.Module) -> int:
+    """Bytes that a run's checkpoints take at most: two of last.pt, a third while it is written, and best.pt."""
+    state = sum(tensor.nbytes for tensor in model.state_dict().values())
+    momentum = sum(parameter.nbytes for parameter in model.parameters())
+    return 3 * (state + momentum) + state
 
 
 def write_best(run_dir: Path, info: dict[str, Any], model: nn.Module) -> None:
@@ -40,7 +49,7 @@ def write_last(
     history: Sequence[EpochMetrics],
     logits: torch.Tensor,
 ) -> None:
-    """Write last.pt: all that the next epoch needs.
+    """Write last.pt, all that the next epoch needs; the one before it becomes last.before.pt.
 
     Args:
         run_dir: the session's folder.
@@ -50,16 +59,19 @@ def write_last(
         logits: clean validation logits (n, classes) of the last epoch.
     """
     _write(
-        run_dir / "last.pt",
+        run_dir / LAST,
         {
             "inputs": inputs(info),
             "precision": info["precision"],
+            "computed": _computed(info),
+            "earlier": info["earlier"],
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
             "history": [asdict(row) for row in history],
             "logits": logits,
         },
+        keep=run_dir / BEFORE,
     )
 
 
@@ -70,42 +82,72 @@ def read_last(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
 ) -> tuple[list[EpochMetrics], torch.Tensor | None]:
-    """Put the states of last.pt into model, optimizer and scheduler.
+    """Put the states of last.pt into model, optimizer and scheduler; of last.before.pt where it is damaged.
+
+    ``info["earlier"]`` gets where the epochs so far were computed, if that is not where this process computes.
 
     Returns:
         The epochs so far, and the last one's clean validation logits; none where there is no checkpoint.
 
     Raises:
-        UserError: the checkpoint can't be read, or comes from other settings, data, split or weights.
+        UserError: no checkpoint can be read, or it comes from other settings, data, split or weights.
     """
-    path = run_dir / "last.pt"
-    if not path.exists():
-        return [], None
-    checkpoint = _read(path)
+    damaged = []
+    for path in (run_dir / LAST, run_dir / BEFORE):
+        if not path.exists():
+            continue
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            _refuse_other_inputs(path, checkpoint, info)
+            history = _read_history(checkpoint["history"])
+            logits = checkpoint["logits"].reshape(info["split"]["validation"], len(info["dataset"]["classes"]))
+            earlier = _computed_elsewhere(checkpoint, info, len(history))
+            model.load_state_dict(checkpoint["model"])
+            optimizer.load_state_dict(checkpoint["optimizer"])
+            scheduler.load_state_dict(checkpoint["scheduler"])
+        except UserError:
+            raise
+        except Exception as error:  # on a damaged file PyTorch's reader raises nearly anything
+            damaged.append(f"The checkpoint {path} can't be read ({_first_line(error)}).")
+            continue
+        print(*damaged, f"Going on after epoch {history[-1].epoch} of {path}.", sep="\n", flush=True)
+        info["earlier"] = earlier
+        return history, logits
+    if damaged:
+        raise UserError(f"{' '.join(damaged)} Run with --force to begin again.")
+    return [], None
+
+
+def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: dict[str, Any]) -> None:
     before = checkpoint["inputs"] | {"precision in use": checkpoint["precision"]}
     if differences := describe_differences(before, inputs(info) | {"precision in use": info["precision"]}):
         raise UserError(
             f"{path} comes from other inputs ({differences}). Run with --force to begin again, or choose another "
             "folder with --runs; in a notebook, another session or run_dir."
         )
-    model.load_state_dict(checkpoint["model"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    scheduler.load_state_dict(checkpoint["scheduler"])
-    history = [EpochMetrics(**row) for row in checkpoint["history"]]
-    print(f"going on after epoch {history[-1].epoch} of {path}", flush=True)
-    return history, checkpoint["logits"]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"The checkpoint {path} can't be read ({str(error).strip().splitlines()[0]}). "
-            "Run with --force to begin again."
-        ) from error
+def _read_history(rows: list[dict[str, Any]]) -> list[EpochMetrics]:
+    history = [EpochMetrics(**row) for row in rows]
+    if not history or not all(isfinite(value) for row in history for value in astuple(row)):
+        raise ValueError("its epochs are no finite numbers")
+    return history
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+def _computed_elsewhere(checkpoint: dict[str, Any], info: dict[str, Any], epochs: int) -> list[dict[str, Any]]:
+    """Where earlier epochs were computed, as run.json lists it: device, versions or commit are not today's."""
+    elsewhere = checkpoint["computed"] != _computed(info)
+    return [*checkpoint["earlier"], *([{"epochs": epochs, **checkpoint["computed"]}] if elsewhere else [])]
+
+
+def _computed(info: dict[str, Any]) -> dict[str, Any]:
+    return {key: info[key] for key in ("device", "versions", "commit")}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _write(path: Path, content: dict[str, Any], keep: Path | None = None) -> None:
+    with replacing(path, keep) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)  # into an open file: PyTorch's own writer hides why it failed

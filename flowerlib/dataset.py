@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,8 @@ from flowerlib.threads import in_threads
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
+MAX_PIXELS = 89_478_485  # of a photo, where Pillow begins to suspect a decompression bomb: 268 MB decoded
 TRAINING_SHARE = 0.8  # section 3: int(.8 · 2,848) = 2,278 photos
-LISTED = 20  # unreadable photos named in an error; `python -m flowerlib data` names all
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class PhotoSet:
         labels: int64, shape (n,).
         fingerprint: SHA-256 in hex over every path and its file's bytes.
         pixels: the decoded photos.
+        skipped: paths that were left out because they can't be read, each with the reason.
     """
 
     name: str
@@ -46,13 +47,24 @@ class PhotoSet:
     labels: np.ndarray
     fingerprint: str
     pixels: PixelCache
+    skipped: dict[str, str]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, index: int) -> np.ndarray:
-        """Return the pixels of photo ``index``, upright and of its original size: uint8 (height, width, 3)."""
-        return self.pixels.read(index)
+        """Return the pixels of photo ``index``, upright and of its original size: uint8 (height, width, 3).
+
+        Raises:
+            UserError: they are no longer in the cache.
+        """
+        try:
+            return self.pixels.read(index)
+        except (OSError, ValueError) as error:  # no file, or a shorter one
+            raise UserError(
+                f"The decoded pixels of {self.paths[index]} can't be read from {self.pixels.file} any more "
+                f"({_reason(error)}). Run the same command again: it decodes the photos anew."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -104,11 +116,13 @@ class Difference:
         )
 
 
-def load_photos(source: str) -> PhotoSet:
+def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
     """Find the photos, fetching or generating them if need be, and decode every one, once and for all.
 
     Args:
         source: 'flowers', 'synthetic', or a folder of class folders.
+        skip_bad: leave out photos that can't be read instead of refusing them. To find them, every file is decoded
+            each time.
 
     Raises:
         UserError: no such folder, fewer than two classes, a class without photos, unreadable photos, or for
@@ -116,6 +130,10 @@ def load_photos(source: str) -> PhotoSet:
     """
     name, root = locate(source)
     listing = list_files(root)
+    skipped = _unreadable(inspect(root, listing.photos, decoded=_drop)) if skip_bad else {}
+    if skipped:
+        listing = replace(listing, photos=tuple(path for path in listing.photos if path not in skipped))
+        print(f"{len(skipped):,} photos that can't be read are left out: {_listed(skipped)}")
     _refuse_too_few(root, listing)
     files = inspect(root, listing.photos, decoded=None)
     _refuse_unreadable(root, files)
@@ -123,8 +141,10 @@ def load_photos(source: str) -> PhotoSet:
         _compare_with_paper(root, files)
     labels = [listing.classes.index(path.split("/")[0]) for path in listing.photos]
     fingerprint = _fingerprint(part for file in files for part in (file.path, file.sha256))
-    pixels = find_cache(fingerprint) or _decode_all(root, listing.photos, fingerprint)
-    return PhotoSet(name, root, listing.classes, listing.photos, np.array(labels, np.int64), fingerprint, pixels)
+    pixels = find_cache(fingerprint) or _decode_all(root, files, fingerprint)
+    return PhotoSet(
+        name, root, listing.classes, listing.photos, np.array(labels, np.int64), fingerprint, pixels, skipped
+    )
 
 
 def split(photos: PhotoSet, seed: int) -> Split:
@@ -236,10 +256,13 @@ def decode(data: bytes) -> Image.Image:
     An animation gives its first frame. Alpha is dropped.
 
     Raises:
-        ValueError: more than 8 bits a channel, which Pillow would clip to white without a word.
+        ValueError: more than 8 bits a channel, which Pillow would clip to white without a word; or so many pixels
+            that it must be a decompression bomb.
         Exception: whatever Pillow raises on a file that it can't decode.
     """
     image = Image.open(io.BytesIO(data))
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} × {image.height} pixels, more than {MAX_PIXELS:,}: make it smaller")
     if image.mode[0] in "IF":
         raise ValueError("more than 8 bits a channel: convert it to 8 bits")
     ImageOps.exif_transpose(image, in_place=True)
@@ -248,10 +271,23 @@ def decode(data: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
-def _decode_all(root: Path, paths: Sequence[str], fingerprint: str) -> PixelCache:
+def _decode_all(root: Path, files: Sequence[PhotoFile], fingerprint: str) -> PixelCache:
+    """Decode the photos into a new cache, unless another process has done so meanwhile."""
     with new_cache(fingerprint) as writer:
-        _refuse_unreadable(root, inspect(root, paths, decoded=writer.append))
+        if writer is not None:
+            decoded = inspect(root, [file.path for file in files], decoded=writer.append)
+            _refuse_unreadable(root, decoded)
+            changed = [now.path for before, now in zip(files, decoded, strict=True) if now.sha256 != before.sha256]
+            if changed:
+                raise UserError(
+                    f"In {root} photos changed while they were read: {', '.join(changed)}. Run the same command "
+                    "again when they no longer change."
+                )
     return find_cache(fingerprint)
+
+
+def _drop(pixels: np.ndarray) -> None:
+    """Decoding was all that was wanted."""
 
 
 def _flowers_folder() -> Path:
@@ -302,14 +338,19 @@ def _refuse_too_few(root: Path, listing: Listing) -> None:
 
 
 def _refuse_unreadable(root: Path, files: Sequence[PhotoFile]) -> None:
-    bad = [f"{file.path} ({file.problem})" for file in files if file.problem]
-    if bad:
-        more = f" and {len(bad) - LISTED:,} more" if len(bad) > LISTED else ""
+    if bad := _unreadable(files):
         raise UserError(
-            f"In {root} {len(bad):,} of {len(files):,} photos can't be read: {', '.join(bad[:LISTED])}{more}. "
-            "Replace them or take them out of the folder; "
-            f"`python -m flowerlib data --data {root}` names every problem."
+            f"In {root} {len(bad):,} of {len(files):,} photos can't be read: {_listed(bad)}. "
+            "Replace them, take them out of the folder, or leave them out of this run with --set skip_bad=true."
         )
+
+
+def _unreadable(files: Iterable[PhotoFile]) -> dict[str, str]:
+    return {file.path: file.problem for file in files if file.problem}
+
+
+def _listed(bad: dict[str, str]) -> str:
+    return ", ".join(f"{path} ({problem})" for path, problem in bad.items())
 
 
 def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:

@@ -29,6 +29,7 @@ class Experiment:
 
     Photos and network:
         data: ``flowers``, ``synthetic``, or a folder of class folders.
+        skip_bad: go on without photos that can't be read; run.json lists them.
         split_seed: draws the 80/20 split, apart from ``seed``: sessions stay comparable photo by photo.
         model: a torchvision classifier whose last layer is linear.
         weights: ``imagenet``, ``none``, a state_dict file, or a folder of ``<model>.pth``.
@@ -54,6 +55,7 @@ class Experiment:
     """
 
     data: str = "flowers"
+    skip_bad: bool = False
     split_seed: int = _setting(0, low=0, high=2**32 - 1)
     model: str = "resnet18"
     weights: str = "imagenet"

@@ -245,7 +245,7 @@ def _tarred(archive: Path) -> Iterator[tuple]:
 
 
 def _fetch_singly(template: str, gathered: Gathering) -> None:
-    """Take the missing photos one by one; the first that the source hasn't got ends it."""
+    """Take the missing photos one by one; the first that the source hasn't got, or has otherwise, ends it."""
     rows = sorted(gathered.missing, key=lambda row: row.path)
     with _Session() as session:
         for row in progress_bar(rows, unit="photo"):
@@ -254,6 +254,8 @@ def _fetch_singly(template: str, gathered: Gathering) -> None:
                 response.raise_for_status()
                 chunks = islice(response.iter_content(CHUNK), row.bytes // CHUNK + 2)  # no more than the photo's size
                 gathered.keep(b"".join(chunks))
+            if row in gathered.missing:
+                raise _Refused(f"sends other bytes than the paper's photo {row.path}")
 
 
 def _in_words(error: requests.RequestException) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from flowerlib.errors import UserError
 
@@ -15,6 +18,8 @@ NOTEBOOKS = PROJECT / "notebooks"
 REPORT = PROJECT / "report"
 DATA = PROJECT / "data"
 RUNS = PROJECT / "runs"
+
+PATIENCE = 5.0  # seconds: a process whose parent was killed needs a moment to notice
 
 
 def make_folder(folder: Path) -> Path:
@@ -31,12 +36,51 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk of ``folder`` has no room for, in bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"The disk of {folder} has {free / 1e9:.2f} GB free, and {needed / 1e9:.2f} GB may be needed. "
+            "Free some space or choose a folder on another disk."
+        )
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def alone(lock: Path, place: Path) -> Iterator[None]:
+    """Keep other processes out of ``place`` as long as the block runs, by holding the file ``lock``.
+
+    The system lets go of it however the process ends. Once alone, what a killed process left unfinished in
+    ``place`` is removed.
+
+    Raises:
+        UserError: another process is there and doesn't leave within `PATIENCE`.
+    """
+    holder = FileLock(lock, timeout=PATIENCE)
+    try:
+        holder.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"Another process is at work in {place}. Let it finish, or end it; then run the same command again."
+        ) from error
+    try:
+        for leftover in place.glob(".*.part"):
+            leftover.unlink()
+        yield
+    finally:
+        holder.release()
+
+
+@contextmanager
+def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; move it into place if the block succeeds.
 
     A reader sees the old file or the new one, never a part: the data reach the disk before the move. If the
     block fails, the old file stays and the temporary one is removed.
+
+    Args:
+        path: the file.
+        keep: where the old file is moved to, instead of being replaced.
 
     Raises:
         UserError: the folder can't be written to, or the disk is full.
@@ -52,6 +96,8 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide the file from the user's colleagues
+        if keep and path.exists():
+            path.replace(keep)
         temporary.replace(path)
     except OSError as error:
         raise UserError(

@@ -69,8 +69,11 @@ def build_model(name: str, classes: int, weights: Weights) -> nn.Module:
     return model
 
 
-def check_model(experiment: Experiment, classes: int, weights: Weights) -> None:
+def check_model(experiment: Experiment, classes: int, weights: Weights) -> nn.Module:
     """Build a session's network and send one picture through it.
+
+    Returns:
+        The network.
 
     Raises:
         UserError: the network can't be built, or can't take pictures of this size.
@@ -84,6 +87,7 @@ def check_model(experiment: Experiment, classes: int, weights: Weights) -> None:
         raise UserError(
             f"{experiment.model} can't take pictures of {side}×{side} pixels ({error}). Try --set image_size=224."
         ) from error
+    return model
 
 
 def _load_backbone(

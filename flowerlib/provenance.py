@@ -20,7 +20,11 @@ from flowerlib.model import Weights
 def describe_run(
     experiment: Experiment, photos: PhotoSet, parts: Split, weights: Weights, device: torch.device, precision: str
 ) -> dict[str, Any]:
-    """The content of run.json for a run that has not finished."""
+    """The content of run.json for a run that has not finished.
+
+    ``device``, ``versions`` and ``commit`` are of the process that computes now; ``earlier`` lists those of
+    epochs before it, if others computed them.
+    """
     counts = np.bincount(photos.labels, minlength=len(photos.classes)).tolist()
     return {
         "finished": False,
@@ -31,6 +35,7 @@ def describe_run(
             "photos": len(photos),
             "classes": dict(zip(photos.classes, counts, strict=True)),
             "fingerprint": photos.fingerprint,
+            "skipped": photos.skipped,
         },
         "split": {
             "train": len(parts.train),
@@ -43,6 +48,7 @@ def describe_run(
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
         "commit": _commit(),
+        "earlier": [],
     }
 
 

@@ -8,24 +8,38 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import nbformat
+import pandas as pd
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from flowerlib.checkpoint import LAST, space_needed
 from flowerlib.dataset import PhotoSet, load_photos, split
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
-from flowerlib.files import NOTEBOOKS, make_folder, write_text
+from flowerlib.files import NOTEBOOKS, alone, check_space, make_folder, write_text
 from flowerlib.metrics import read_info
 from flowerlib.model import check_model, load_weights
 from flowerlib.progress import PROGRESS_VARIABLE
 from flowerlib.provenance import describe_differences, describe_run, inputs, pick_device, pick_precision
 
 SESSION_NOTEBOOK = NOTEBOOKS / "session.ipynb"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A session before it runs: its settings, its folder, the run.json it begins with, bytes of its checkpoints."""
+
+    name: str
+    experiment: Experiment
+    folder: Path
+    info: dict[str, Any]
+    bytes: int
 
 
 def run_sessions(experiments: Mapping[str, Experiment], runs: Path, *, force: bool = False) -> list[str]:
@@ -43,19 +57,20 @@ def run_sessions(experiments: Mapping[str, Experiment], runs: Path, *, force: bo
         UserError: something that is known before training: photos, weights, device or folder can't be used,
             or a session's folder holds a run of other settings.
     """
-    photos = {source: load_photos(source) for source in {each.data for each in experiments.values()}}
-    folders = {name: runs / photos[each.data].name / name for name, each in experiments.items()}
-    infos = {name: _plan(each, photos[each.data]) for name, each in experiments.items()}
-    waiting = [name for name in experiments if force or not _finished(folders[name], infos[name])]
-    for name in waiting:
-        make_folder(folders[name])
+    sources = {(each.data, each.skip_bad) for each in experiments.values()}
+    photos = {source: load_photos(*source) for source in sources}
+    plans = [_plan(name, each, photos[each.data, each.skip_bad], runs) for name, each in experiments.items()]
+    waiting = [plan for plan in plans if force or not _finished(plan)]
+    for plan in waiting:
+        make_folder(plan.folder)
+    check_space(runs, sum(plan.bytes for plan in waiting if force or not (plan.folder / LAST).exists()))
 
     failed = []
-    for name, experiment in experiments.items():
-        if name not in waiting:
-            print(f"{name}: finished before, in {folders[name]}")
-        elif not _run_session(name, experiment, folders[name], force):
-            failed.append(name)
+    for plan in plans:
+        if plan not in waiting:
+            print(f"{plan.name}: finished before, in {plan.folder}")
+        elif not _run_session(plan, force):
+            failed.append(plan.name)
     return failed
 
 
@@ -105,48 +120,73 @@ def execute_notebook(
         _drop_progress(output)
 
 
-def _plan(experiment: Experiment, photos: PhotoSet) -> dict[str, Any]:
-    """The run.json that a session would begin with; whatever can be known to fail fails here."""
+def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path) -> Plan:
+    """Whatever can be known to fail fails here, before any session is trained."""
     device = pick_device(experiment.device)
     weights = load_weights(experiment.weights, experiment.model)
-    check_model(experiment, len(photos.classes), weights)
+    model = check_model(experiment, len(photos.classes), weights)
     parts = split(photos, experiment.split_seed)
-    return describe_run(experiment, photos, parts, weights, device, pick_precision(experiment.precision, device))
+    precision = pick_precision(experiment.precision, device)
+    info = describe_run(experiment, photos, parts, weights, device, precision)
+    return Plan(name, experiment, runs / photos.name / name, info, space_needed(model))
 
 
-def _finished(folder: Path, planned: dict[str, Any]) -> bool:
+def _finished(plan: Plan) -> bool:
     """Whether a session is done; refuses a folder that holds a run of other inputs."""
-    info = read_info(folder)
+    info = read_info(plan.folder)
     if info is None:
         return False
-    if differences := describe_differences(inputs(info), inputs(planned)):
+    if differences := describe_differences(inputs(info), inputs(plan.info)):
         raise UserError(
-            f"{folder} holds a run of other inputs ({differences}). Nothing was run. "
+            f"{plan.folder} holds a run of other inputs ({differences}). Nothing was run. "
             "Use --force to replace it, or --runs FOLDER to keep both."
         )
     return bool(info.get("finished"))
 
 
-def _run_session(name: str, experiment: Experiment, folder: Path, force: bool) -> bool:
-    """Run one session; with ``force`` what was there before is kept until the new run has succeeded."""
-    before = folder.with_name(f".{name}.before")
-    if force:
-        shutil.rmtree(before, ignore_errors=True)
-        folder.rename(before)
-        make_folder(folder)
-    print(f"{name}: {folder}", flush=True)
-    parameters = {"session": name, "run_dir": str(folder), **experiment.changes()}
-    os.environ[PROGRESS_VARIABLE] = "terminal" if sys.stderr.isatty() else "none"
-    log = folder / "session.log"
+def _run_session(plan: Plan, force: bool) -> bool:
+    """Run one session, alone in its folder; False if it fails."""
+    folder = plan.folder
     try:
-        execute_notebook(SESSION_NOTEBOOK, folder / "session.ipynb", parameters, log=log, echo=sys.stdout)
+        with alone(folder.with_name(f".{plan.name}.lock"), folder):
+            if force:
+                _set_aside(folder)
+            print(f"{plan.name}: {folder}", flush=True)
+            parameters = {"session": plan.name, "run_dir": str(folder), **plan.experiment.changes()}
+            os.environ[PROGRESS_VARIABLE] = "terminal" if sys.stderr.isatty() else "none"
+            log = folder / "session.log"
+            execute_notebook(SESSION_NOTEBOOK, folder / "session.ipynb", parameters, log=log, echo=sys.stdout)
+            shutil.rmtree(_aside(folder), ignore_errors=True)
     except UserError as error:
-        kept = f" The run that was there before is in {before}." if force else ""
-        print(f"{name}: failed. {error}{kept}", file=sys.stderr, flush=True)
+        kept = f" The run that was there before is in {_aside(folder)}." if _aside(folder).exists() else ""
+        print(f"{plan.name}: failed. {error}{kept}", file=sys.stderr, flush=True)
         return False
-    if force:
-        shutil.rmtree(before)
+    except KeyboardInterrupt:
+        done = _epochs_done(folder)
+        print(f"\n{plan.name}: stopped after {done} of {plan.experiment.epochs} epochs.", file=sys.stderr)
+        raise
     return True
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.before")
+
+
+def _set_aside(folder: Path) -> None:
+    """Keep what was there before a forced run until that run, or one that goes on with it, has succeeded."""
+    with alone(folder / ".lock", folder):  # a notebook may be at work
+        if _aside(folder).exists():
+            shutil.rmtree(folder)  # an earlier forced run that did not succeed
+        else:
+            folder.rename(_aside(folder))
+    make_folder(folder)
+
+
+def _epochs_done(folder: Path) -> int:
+    try:
+        return len(pd.read_csv(folder / "metrics.csv"))
+    except FileNotFoundError:
+        return 0
 
 
 class _Tee:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
@@ -13,10 +14,11 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
 from flowerlib.augment import normalize
-from flowerlib.checkpoint import read_last, write_best, write_last
+from flowerlib.checkpoint import read_last, space_needed, write_best, write_last
 from flowerlib.dataset import PhotoSet, split
+from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
-from flowerlib.files import make_folder
+from flowerlib.files import alone, check_space, make_folder
 from flowerlib.memory import keep_freed_memory
 from flowerlib.metrics import EpochMetrics, Run, read_info, read_run, write_info, write_metrics, write_predictions
 from flowerlib.model import build_model, load_weights
@@ -43,8 +45,14 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
         The run's tables, as written.
 
     Raises:
-        UserError: weights, device or folder can't be used, or ``run_dir`` holds a run of other inputs.
+        UserError: weights, device or folder can't be used, ``run_dir`` holds a run of other inputs, another process
+            is at work in it, or the loss is no longer finite.
     """
+    with alone(make_folder(run_dir) / ".lock", run_dir):
+        return _train_and_evaluate(experiment, photos, run_dir)
+
+
+def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) -> Run:
     keep_freed_memory()
     device = pick_device(experiment.device)
     precision = pick_precision(experiment.precision, device)
@@ -59,31 +67,36 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
     scheduler = StepLR(optimizer, step_size=experiment.lr_step, gamma=experiment.lr_factor)
 
     info = describe_run(experiment, photos, parts, weights, device, precision)
-    history, logits = read_last(make_folder(run_dir), info, model, optimizer, scheduler)
+    history, logits = read_last(run_dir, info, model, optimizer, scheduler)
     if len(history) == experiment.epochs and (read_info(run_dir) or {}).get("finished"):
         return read_run(run_dir)  # run.json goes on saying where it was computed
+    if not history:
+        check_space(run_dir, space_needed(model))
     write_info(run_dir, info)
 
     for epoch in range(len(history), experiment.epochs):
+        learning_rate = scheduler.get_last_lr()[0]
         # dropout, in networks that have it, is the one draw left to torch's own generator
         torch.manual_seed((experiment.seed << 32) + epoch)
-        with PhotoBar(f"epoch {epoch}", len(parts.train) + 2 * len(parts.validation)) as bar:
-            begun = perf_counter()
-            train = train_epoch(model, optimizer, bar.over(loader.training(parts.train, epoch)), device, precision)
-            trained = perf_counter()
-            logits, labels = predict(model, bar.over(loader.clean(parts.validation)), device, precision)
-            augmented = predict(model, bar.over(loader.augmented(parts.validation, epoch)), device, precision)
-            evaluated = perf_counter()
+        try:
+            with PhotoBar(f"epoch {epoch}", len(parts.train) + 2 * len(parts.validation)) as bar:
+                begun = perf_counter()
+                train = train_epoch(
+                    model, optimizer, bar.over(loader.training(parts.train, epoch)), device, precision
+                )
+                trained = perf_counter()
+                logits, labels = predict(model, bar.over(loader.clean(parts.validation)), device, precision)
+                augmented = predict(model, bar.over(loader.augmented(parts.validation, epoch)), device, precision)
+                evaluated = perf_counter()
+            scores = (*train, *score(logits, labels), *score(*augmented))
+        except FloatingPointError as error:
+            raise UserError(
+                f"Training has gone wrong in epoch {epoch}: {error}, at learning rate {learning_rate:g}. The "
+                "epochs before it are kept. Begin again with a smaller learning_rate or in float32: with --force, or "
+                "as another session."
+            ) from error
 
-        row = EpochMetrics(
-            epoch,
-            scheduler.get_last_lr()[0],
-            *train,
-            *score(logits, labels),
-            *score(*augmented),
-            train_seconds=trained - begun,
-            val_seconds=evaluated - trained,
-        )
+        row = EpochMetrics(epoch, learning_rate, *scores, trained - begun, evaluated - trained)
         print(epoch_line(row, experiment.epochs), flush=True)
         scheduler.step()
         if row.val_acc > max((earlier.val_acc for earlier in history), default=-1.0):
@@ -115,9 +128,13 @@ def train_epoch(
 
     Returns:
         Mean cross-entropy and accuracy over all photos; exact, also with a short last batch.
+
+    Raises:
+        FloatingPointError: the loss of a batch is not finite. It is found when the pass is over: to ask for each
+            batch would make a GPU wait.
     """
     model.train()
-    loss_sum, correct, count = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    losses, sizes, correct = [], [], torch.zeros((), device=device)
     for images, labels in batches:
         images, labels = images.to(device), labels.to(device)
         with mixed_precision(device, precision):
@@ -126,11 +143,14 @@ def train_epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        # tensors, not numbers: asking for a number would make a GPU wait
-        loss_sum += loss.detach() * len(labels)
+        losses.append(loss.detach())
+        sizes.append(len(labels))
         correct += (logits.argmax(dim=1) == labels).sum()
-        count += len(labels)
-    return loss_sum.item() / count, correct.item() / count
+    losses, sizes = torch.stack(losses).cpu(), torch.tensor(sizes)
+    if not losses.isfinite().all():
+        batch = losses.isfinite().int().argmin()
+        raise FloatingPointError(f"the loss of batch {batch + 1} of {len(losses)} is {losses[batch]}")
+    return (losses @ sizes.float()).item() / sizes.sum().item(), correct.item() / sizes.sum().item()
 
 
 @torch.inference_mode()
@@ -160,8 +180,15 @@ def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
 
 
 def score(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of logits (n, classes) against labels (n,)."""
-    return cross_entropy(logits, labels).item(), (logits.argmax(dim=1) == labels).double().mean().item()
+    """Mean cross-entropy and accuracy of logits (n, classes) against labels (n,).
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    loss = cross_entropy(logits, labels).item()
+    if not isfinite(loss):
+        raise FloatingPointError(f"the validation loss is {loss}")
+    return loss, (logits.argmax(dim=1) == labels).double().mean().item()
 
 
 def epoch_line(row: EpochMetrics, epochs: int) -> str:

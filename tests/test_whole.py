@@ -41,7 +41,7 @@ def executed(path):
 
 
 def test_each_session_leaves_its_tables_log_and_executed_notebook(synthetic_runs):
-    assert sorted(path.name for path in synthetic_runs.iterdir()) == sorted(SESSIONS)
+    assert sorted(path.name for path in synthetic_runs.glob("[!.]*")) == sorted(SESSIONS)
     for name in SESSIONS:
         folder = synthetic_runs / name
         run = read_run(folder)
