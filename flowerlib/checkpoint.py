@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from math import isfinite
@@ -17,6 +20,10 @@ from flowerlib.metrics import EpochMetrics
 from flowerlib.provenance import describe_differences, inputs
 
 LAST, BEFORE = "last.pt", "last.before.pt"
+
+
+class DamagedError(UserError):
+    """A checkpoint that can't be used."""
 
 
 def space_needed(model: nn.Module) -> int:
@@ -94,28 +101,57 @@ def read_last(
     """
     damaged = []
     for path in (run_dir / LAST, run_dir / BEFORE):
-        if not path.exists():
-            continue
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            _refuse_other_inputs(path, checkpoint, info)
-            history = _read_history(checkpoint["history"])
-            logits = checkpoint["logits"].reshape(info["split"]["validation"], len(info["dataset"]["classes"]))
-            earlier = _computed_elsewhere(checkpoint, info, len(history))
-            model.load_state_dict(checkpoint["model"])
-            optimizer.load_state_dict(checkpoint["optimizer"])
-            scheduler.load_state_dict(checkpoint["scheduler"])
-        except UserError:
-            raise
-        except Exception as error:  # on a damaged file PyTorch's reader raises nearly anything
-            damaged.append(f"The checkpoint {path} can't be read ({_first_line(error)}).")
-            continue
-        print(*damaged, f"Going on after epoch {history[-1].epoch} of {path}.", sep="\n", flush=True)
-        info["earlier"] = earlier
-        return history, logits
+        if path.exists():
+            try:
+                history, logits = _restore(path, info, model, optimizer, scheduler)
+            except DamagedError as error:
+                damaged.append(str(error))
+            else:
+                print(*damaged, f"Going on after epoch {history[-1].epoch} of {path}.", sep="\n", flush=True)
+                return history, logits
     if damaged:
         raise UserError(f"{' '.join(damaged)} Run with --force to begin again.")
     return [], None
+
+
+def _restore(
+    path: Path,
+    info: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> tuple[list[EpochMetrics], torch.Tensor]:
+    checkpoint = read_checkpoint(path)
+    try:
+        _refuse_other_inputs(path, checkpoint, info)
+        history = [EpochMetrics(**row) for row in checkpoint["history"]]
+        if not history or not all(isfinite(value) for row in history for value in astuple(row)):
+            raise ValueError("its epochs are no finite numbers")
+        logits = checkpoint["logits"].reshape(info["split"]["validation"], len(info["dataset"]["classes"]))
+        info["earlier"] = _computed_elsewhere(checkpoint, info, len(history))
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        scheduler.load_state_dict(checkpoint["scheduler"])
+    except UserError:
+        raise
+    except Exception as error:  # whole, but not what we write: anything may be wrong with it
+        raise _damaged(path, error) from error
+    return history, logits
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, checked for damage; no code in it is run.
+
+    Raises:
+        DamagedError: it is missing, damaged, or no checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(path) as parts:  # PyTorch's format: zip, whose checksums it writes and does not read
+            if damaged := parts.testzip():
+                raise ValueError(f"{damaged} in it is damaged")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # on a damaged file PyTorch's reader raises nearly anything
+        raise _damaged(path, error) from error
 
 
 def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: dict[str, Any]) -> None:
@@ -125,13 +161,6 @@ def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: dict[str,
             f"{path} comes from other inputs ({differences}). Run with --force to begin again, or choose another "
             "folder with --runs; in a notebook, another session or run_dir."
         )
-
-
-def _read_history(rows: list[dict[str, Any]]) -> list[EpochMetrics]:
-    history = [EpochMetrics(**row) for row in rows]
-    if not history or not all(isfinite(value) for row in history for value in astuple(row)):
-        raise ValueError("its epochs are no finite numbers")
-    return history
 
 
 def _computed_elsewhere(checkpoint: dict[str, Any], info: dict[str, Any], epochs: int) -> list[dict[str, Any]]:
@@ -144,10 +173,15 @@ def _computed(info: dict[str, Any]) -> dict[str, Any]:
     return {key: info[key] for key in ("device", "versions", "commit")}
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, pickle.UnpicklingError):
+        reason = "it holds more than tensors and plain values"  # PyTorch's own words advise to run its code
+    return DamagedError(f"The checkpoint {path} can't be read ({reason}).")
 
 
 def _write(path: Path, content: dict[str, Any], keep: Path | None = None) -> None:
-    with replacing(path, keep) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)  # into an open file: PyTorch's own writer hides why it failed
+    packed = io.BytesIO()  # when the disk is full, PyTorch's own way to a file does not say so
+    torch.save(content, packed)
+    with replacing(path, keep) as temporary:
+        temporary.write_bytes(packed.getbuffer())

@@ -60,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--repetitions", type=int, default=3, metavar="N", help="default: %(default)s")
     bench.set_defaults(verb=_bench)
 
+    export = verbs.add_parser("export", help="write a session's best.pt as an ONNX file")
+    export.add_argument("checkpoint", type=_path, metavar="CHECKPOINT", help="runs/<dataset>/<session>/best.pt")
+    export.add_argument("out", type=_path, metavar="FILE", help="the ONNX file")
+    export.set_defaults(verb=_export)
+
     report = verbs.add_parser("report", help="make the PDF of finished sessions")
     report.add_argument("--runs", type=_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
     report.add_argument("--out", type=_path, default=REPORT / "build", metavar="FOLDER", help="default: %(default)s")
@@ -101,6 +106,14 @@ def _bench(options: argparse.Namespace) -> int:
     from flowerlib.bench import run_bench
 
     run_bench(options.data, options.out, options.repetitions)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from flowerlib.export import export_onnx
+
+    export_onnx(options.checkpoint, options.out)
+    print(f"{options.out}, checked against the network; its metadata name the classes and the input")
     return 0
 
 

@@ -97,13 +97,13 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
             ) from error
 
         row = EpochMetrics(epoch, learning_rate, *scores, trained - begun, evaluated - trained)
-        print(epoch_line(row, experiment.epochs), flush=True)
         scheduler.step()
         if row.val_acc > max((earlier.val_acc for earlier in history), default=-1.0):
             write_best(run_dir, info, model)
         history.append(row)
         write_metrics(run_dir / "metrics.csv", history)
         write_last(run_dir, info, model, optimizer, scheduler, history, logits)
+        print(epoch_line(row, experiment.epochs), flush=True)  # what is said is kept
 
     names = [photos.paths[index] for index in parts.validation]
     probabilities = softmax(logits, dim=1).numpy()
