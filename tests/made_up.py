@@ -1,0 +1,47 @@
+"""Made-up tables of sessions, for tests of what is said of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from flowerlib.metrics import Run
+from flowerlib.published import SESSIONS
+
+PHOTOS = 1000
+EPOCHS = np.arange(20)
+
+QUICK = 0.9 - 0.4 * np.exp(-EPOCHS / 0.5)
+SLOW = 0.9 - 0.4 * np.exp(-EPOCHS / 4)
+EARLIER = 0.9 - 0.4 * np.exp(-EPOCHS / 3.8)  # than SLOW, by less than can be seen
+ZIGZAG = np.where(EPOCHS % 2, 1.0, -1.0) * (1 + EPOCHS % 3 / 10)
+
+
+def predictions(right, photos=None, classes=("aster", "broom")):
+    """Photos of asters; where ``right``, aster is the most probable class."""
+    chance = np.where(np.asarray(right, dtype=bool), 0.9, 0.2)
+    photos = [f"aster/{number}.jpg" for number in range(len(chance))] if photos is None else photos
+    return pd.DataFrame({"photo": photos, "label": "aster", classes[0]: chance, classes[1]: 1 - chance})
+
+
+def with_right(correct, photos=PHOTOS, first=0):
+    """Predictions with ``correct`` photos right, from place ``first`` on."""
+    return predictions((np.arange(photos) - first) % photos < correct)
+
+
+def make_run(
+    session, *, seed=0, curve=SLOW, clean=None, seconds=10.0, table=None, photos=PHOTOS, device="cpu", **more
+):
+    """A run of one of the paper's sessions, or of one with ``more`` settings."""
+    values = {"epochs": len(curve), "lr_step": 7, "learning_rate": 0.001, **SESSIONS[session], "seed": seed, **more}
+    metrics = pd.DataFrame(
+        {
+            "epoch": range(len(curve)),
+            "val_aug_acc": curve,
+            "val_acc": curve if clean is None else clean,
+            # a little different from epoch to epoch, as clocks are
+            "train_seconds": seconds * (1 + 0.01 * np.resize([1, -1], len(curve))),
+        }
+    )
+    info = {"settings": values, "split": {"validation": photos}, "device": {"name": device}, "precision": "float32"}
+    return Run(session, Path(session), info, metrics, with_right(900) if table is None else table)
