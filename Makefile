@@ -13,10 +13,10 @@ OPTIONS := $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)"
 
 # What the embedded pictures need: they are small, and without pre-trained weights the network learns from nothing.
 DEMO := --data synthetic --weights none $(foreach setting,\
-        image_size=48 epochs=12 learning_rate=0.005 lr_step=9,--set $(setting))
+        image_size=48 epochs=12 learning_rate=0.005 lr_step=9 repeats=10,--set $(setting))
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiments report bench lab test clean
+.PHONY: help env demo experiments ablations report bench lab test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ demo: env ## the three sessions and the PDF on embedded pictures, in under 5 min
 
 experiments: env ## all sessions on the photos; options: DATA, WEIGHTS, SET, RUNS
 	$(RUN) run $(OPTIONS)
+
+ablations: env ## the sessions of ablations.yaml: the method with parts left out; options: DATA, WEIGHTS, SET, RUNS
+	$(RUN) run --experiments notebooks/ablations.yaml $(OPTIONS)
 
 report: env ## the PDF of the finished sessions; option: RUNS
 	$(RUN) report $(if $(RUNS),--runs "$(RUNS)")

@@ -83,20 +83,30 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from flowerlib.experiment import Experiment, parse_override, read_experiments
+    from flowerlib.experiment import Experiment, parse_override, read_experiments, seed_name
     from flowerlib.sessions import run_sessions
 
     overrides = dict(parse_override(text) for text in options.set)
     for key in ("data", "weights"):
         if (value := getattr(options, key)) is not None:
             overrides[key] = value
-    Experiment.from_settings(overrides)  # an error in them is the command line's, not the file's
+    Experiment.from_settings(
+        {key: value for key, value in overrides.items() if key != "seeds"}
+    )  # an error in them is the command line's, not the file's
     experiments = read_experiments(options.experiments, overrides)
-    for name in options.sessions:
-        if name not in experiments:
+    chosen = {}
+    for name in options.sessions or experiments:
+        named = {
+            key: each
+            for key, each in experiments.items()
+            if name in (key, key.removesuffix(seed_name("", each.seed)))
+        }
+        if not named:
             raise UserError(f"{options.experiments} has no session '{name}'. There are: {', '.join(experiments)}.")
-    chosen = options.sessions or experiments
-    failed = run_sessions({name: experiments[name] for name in chosen}, options.runs, force=options.force)
+        chosen |= named
+    # another file's sessions, such as ablations.yaml's, get a folder of their own: the report takes them apart
+    group = options.experiments.stem if options.experiments.stem != "experiments" else ""
+    failed = run_sessions(chosen, options.runs, group, force=options.force)
     if failed:
         print(f"error: {len(failed)} of {len(chosen)} sessions failed: {', '.join(failed)}.", file=sys.stderr)
     return 1 if failed else 0

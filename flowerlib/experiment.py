@@ -33,6 +33,7 @@ class Experiment:
         split_seed: draws the 80/20 split, apart from ``seed``: sessions stay comparable photo by photo.
         model: a torchvision classifier whose last layer is linear.
         weights: ``imagenet``, ``none``, a state_dict file, or a folder of ``<model>.pth``.
+        freeze: train the head alone and leave the backbone, its batch norm included, as it is.
         image_size: side of the square network input, in pixels.
 
     Training (paper, section 3.2):
@@ -41,6 +42,8 @@ class Experiment:
         lr_step, lr_factor: the learning rate is multiplied by ``lr_factor`` every ``lr_step`` epochs.
         device: ``auto`` takes CUDA, then Apple's GPU, then the CPU.
         precision: of the network's products; ``auto`` takes bfloat16 where the processor has it in hardware.
+        repeats: evaluations of the last network on augmented validation photos, each augmented anew: how much
+            the paper's protocol scatters by itself.
 
     Augmentation (paper, section 3.1); a zero leaves an operation out:
         random_crop: crop of random area and shape; without it the clean centre crop.
@@ -59,6 +62,7 @@ class Experiment:
     split_seed: int = _setting(0, low=0, high=2**32 - 1)
     model: str = "resnet18"
     weights: str = "imagenet"
+    freeze: bool = False
     image_size: int = _setting(224, low=40, high=1024)
 
     seed: int = _setting(0, low=0, high=2**32 - 1)
@@ -70,6 +74,7 @@ class Experiment:
     lr_factor: float = _setting(0.1, above=0, high=1)
     device: str = "auto"
     precision: str = "auto"
+    repeats: int = _setting(20, low=0, high=1000)
 
     random_crop: bool = True
     flip: float = _setting(0.1, low=0, high=1)
@@ -116,6 +121,8 @@ def model_names() -> list[str]:
 def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Experiment]:
     """Read an experiments.yaml: a mapping from a session's name to what differs from the paper.
 
+    Besides settings, an entry may list ``seeds``: it then stands for a session a seed (see `seed_name`).
+
     Args:
         path: the YAML file.
         overrides: settings that replace those of every session (the command line's ``--set``).
@@ -133,10 +140,15 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
         raise UserError(
             f"{path} must map session names to settings, for example 'resnet18-bs64: {{batch_size: 64}}'."
         )
-    return {
-        name: _read_entry(path, name, {} if entry is None else entry, overrides or {})
-        for name, entry in entries.items()
-    }
+    experiments = {}
+    for name, entry in entries.items():
+        experiments |= _read_entry(path, name, {} if entry is None else entry, overrides or {})
+    return experiments
+
+
+def seed_name(name: str, seed: int) -> str:
+    """The name of a session that experiments.yaml asks for with several ``seeds``."""
+    return f"{name}-seed{seed}"
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -150,14 +162,21 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UserError(f"The value in --set {text} can't be read: write a number, a word, true or false.") from error
 
 
-def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any]) -> Experiment:
+def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any]) -> dict[str, Experiment]:
+    """One session, or with ``seeds`` one for each seed."""
     # the name becomes a folder, a LaTeX label and a file name
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UserError(f"In {path}, '{name}' is no session name: use letters, digits, '.', '_' and '-'.")
     if not isinstance(entry, dict):
         raise UserError(f"In {path}, session '{name}' must list settings as 'key: value', not {entry!r}.")
+    settings = {**entry, **overrides}
+    seeds = settings.pop("seeds", None)
     try:
-        return Experiment.from_settings({**entry, **overrides})
+        if seeds is None or "seed" in overrides:
+            return {name: Experiment.from_settings(settings)}
+        if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds) or "seed" in entry:
+            raise UserError(f"seeds must list different whole numbers, as in 'seeds: [0, 1, 2]', not {seeds!r}.")
+        return {seed_name(name, seed): Experiment.from_settings({**settings, "seed": seed}) for seed in seeds}
     except UserError as error:
         raise UserError(f"In {path}, session '{name}': {error}") from error
 

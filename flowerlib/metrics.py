@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from flowerlib.errors import UserError
+from flowerlib.experiment import seed_name
 from flowerlib.files import write_text
 
 
@@ -56,6 +57,7 @@ class Run:
         info: run.json.
         metrics: a row an epoch, columns of `EpochMetrics`.
         predictions: a row a validation photo: ``photo``, ``label``, and a probability for each class.
+        repeats: accuracies of the last epoch's network on the validation photos, augmented anew each time.
     """
 
     name: str
@@ -63,11 +65,76 @@ class Run:
     info: dict[str, Any]
     metrics: pd.DataFrame
     predictions: pd.DataFrame
+    repeats: tuple[float, ...] = ()
 
     @property
     def classes(self) -> list[str]:
         """The classes, alphabetically: the order of the network's outputs."""
         return list(self.predictions.columns[2:])
+
+
+@dataclass(frozen=True)
+class Session:
+    """Runs that differ in nothing but the seed; one, if a session was run once.
+
+    Attributes:
+        name: the session's name, without a seed where there are several.
+        runs: in the order of their seeds.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """run.json of the first run."""
+        return self.runs[0].info
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes, alphabetically."""
+        return self.runs[0].classes
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each run."""
+        return [_seed(run) for run in self.runs]
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """A row an epoch: means over the seeds."""
+        if len(self.runs) == 1:
+            return self.runs[0].metrics
+        return self._all_metrics().mean().reset_index()
+
+    @property
+    def spread(self) -> pd.DataFrame | None:
+        """A row an epoch: standard deviations over the seeds; None of one seed."""
+        return self._all_metrics().std().reset_index() if len(self.runs) > 1 else None
+
+    def over_seeds(self, value: Callable[[pd.DataFrame], float]) -> pd.Series:
+        """A number of each run's metrics, by seed."""
+        return pd.Series([value(run.metrics) for run in self.runs], index=self.seeds, dtype=float)
+
+    def _all_metrics(self):
+        return pd.concat([run.metrics for run in self.runs]).groupby("epoch")
+
+
+def group_seeds(runs: Sequence[Run]) -> list[Session]:
+    """Put the seeds of a session together: runs of equal settings whose names differ in the seed alone."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        settings = dict(run.info["settings"])
+        name = run.name.removesuffix(seed_name("", settings.pop("seed")))
+        groups.setdefault((name, json.dumps(settings, sort_keys=True)), []).append(run)
+    return [
+        Session(name if len(group) > 1 else group[0].name, tuple(sorted(group, key=_seed)))
+        for (name, _), group in groups.items()
+    ]
+
+
+def _seed(run: Run) -> int:
+    return run.info["settings"]["seed"]
 
 
 def write_metrics(path: Path, history: Sequence[EpochMetrics]) -> None:
@@ -94,6 +161,12 @@ def write_predictions(
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
+def write_repeats(path: Path, accuracies: Sequence[float]) -> None:
+    """Write repeats.csv: the last network's accuracies on the validation photos, augmented anew each time."""
+    frame = pd.DataFrame({"repeat": range(len(accuracies)), "val_aug_acc": accuracies})
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
 def read_run(folder: Path) -> Run:
     """Read a session's folder.
 
@@ -110,7 +183,16 @@ def read_run(folder: Path) -> Run:
     predictions = _read_table(folder / "predictions.csv", dtype={"photo": str, "label": str}, keep_default_na=False)
     if list(predictions.columns[:2]) != ["photo", "label"]:
         raise UserError(f"{folder / 'predictions.csv'} must begin with the columns photo, label.")
-    return Run(folder.name, folder, info, metrics, predictions)
+    return Run(folder.name, folder, info, metrics, predictions, _read_repeats(folder / "repeats.csv"))
+
+
+def _read_repeats(path: Path) -> tuple[float, ...]:
+    if not path.exists():  # a run of an earlier version
+        return ()
+    table = _read_table(path)
+    if list(table.columns) != ["repeat", "val_aug_acc"]:
+        raise UserError(f"{path} must have the columns repeat, val_aug_acc.")
+    return tuple(table["val_aug_acc"])
 
 
 def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:

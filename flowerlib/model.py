@@ -43,7 +43,7 @@ class Weights:
         return {"source": self.source, "file": self.file, "sha256": self.sha256}
 
 
-def build_model(name: str, classes: int, weights: Weights) -> nn.Module:
+def build_model(name: str, classes: int, weights: Weights, freeze: bool = False) -> nn.Module:
     """Build a classifier for ``classes`` classes; the head is new, all else comes from ``weights``.
 
     The head's random start comes from torch's global generator.
@@ -52,6 +52,7 @@ def build_model(name: str, classes: int, weights: Weights) -> nn.Module:
         name: a torchvision classifier whose last layer is linear.
         classes: number of classes.
         weights: from `load_weights`; a head of any width in them is dropped.
+        freeze: only the head is to be trained.
 
     Raises:
         UserError: the network has no single linear head, or the weights belong to another network.
@@ -65,8 +66,18 @@ def build_model(name: str, classes: int, weights: Weights) -> nn.Module:
         backbone = {key: value for key, value in weights.state_dict.items() if not key.startswith(f"{head}.")}
         _load_backbone(model, backbone, head, name, weights.file)
     features = model.get_submodule(head).in_features
+    model.requires_grad_(not freeze)
     model.set_submodule(head, nn.Linear(features, classes))
     return model
+
+
+def set_training(model: nn.Module) -> None:
+    """Training mode, except for what is frozen: its batch norm keeps to the means that it has learned."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
 
 def check_model(experiment: Experiment, classes: int, weights: Weights) -> nn.Module:

@@ -42,12 +42,15 @@ class Plan:
     bytes: int
 
 
-def run_sessions(experiments: Mapping[str, Experiment], runs: Path, *, force: bool = False) -> list[str]:
+def run_sessions(
+    experiments: Mapping[str, Experiment], runs: Path, group: str = "", *, force: bool = False
+) -> list[str]:
     """Run each session that is not finished, one after the other; go on after one that fails.
 
     Args:
         experiments: settings by session name.
         runs: the folder of runs; a session's own is ``runs/<dataset>/<session>``.
+        group: a folder between data set and session.
         force: begin again, also where a session is finished or unfinished.
 
     Returns:
@@ -59,7 +62,7 @@ def run_sessions(experiments: Mapping[str, Experiment], runs: Path, *, force: bo
     """
     sources = {(each.data, each.skip_bad) for each in experiments.values()}
     photos = {source: load_photos(*source) for source in sources}
-    plans = [_plan(name, each, photos[each.data, each.skip_bad], runs) for name, each in experiments.items()]
+    plans = [_plan(name, each, photos[each.data, each.skip_bad], runs, group) for name, each in experiments.items()]
     waiting = [plan for plan in plans if force or not _finished(plan)]
     for plan in waiting:
         make_folder(plan.folder)
@@ -120,7 +123,7 @@ def execute_notebook(
         _drop_progress(output)
 
 
-def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path) -> Plan:
+def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path, group: str) -> Plan:
     """Whatever can be known to fail fails here, before any session is trained."""
     device = pick_device(experiment.device)
     weights = load_weights(experiment.weights, experiment.model)
@@ -128,7 +131,7 @@ def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path) -> Pl
     parts = split(photos, experiment.split_seed)
     precision = pick_precision(experiment.precision, device)
     info = describe_run(experiment, photos, parts, weights, device, precision)
-    return Plan(name, experiment, runs / photos.name / name, info, space_needed(model))
+    return Plan(name, experiment, runs / photos.name / group / name, info, space_needed(model))
 
 
 def _finished(plan: Plan) -> bool:

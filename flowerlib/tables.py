@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
@@ -43,7 +43,14 @@ def booktabs(blocks: Sequence[Block], alignment: str) -> tuple[str, str]:
     return "\n".join(lines), f"<table>{''.join(table)}</table>"
 
 
-def epoch_table(metrics: pd.DataFrame, columns: Mapping[str, str], name: str, caption: str, block: int = 10) -> Table:
+def epoch_table(
+    metrics: pd.DataFrame,
+    columns: Mapping[str, str],
+    name: str,
+    caption: str,
+    block: int = 10,
+    spread: pd.DataFrame | None = None,
+) -> Table:
     """Set a session's metrics as the paper's Tables 1-3 do: an epoch a column, in blocks one under the other.
 
     Args:
@@ -52,18 +59,30 @@ def epoch_table(metrics: pd.DataFrame, columns: Mapping[str, str], name: str, ca
         name: the table's name (see `flowerlib.document.Table`).
         caption: the table's caption.
         block: epochs side by side.
+        spread: standard deviations, as ``metrics``; each is set under its mean.
     """
     width = min(block, max(len(metrics), 1))
     blocks = []
     for start in range(0, max(len(metrics), 1), block):
         part = metrics.iloc[start : start + block]
         pad = [""] * (width - len(part))
-        rows = [[title, *_cells(part[column], ".3f"), *pad] for column, title in columns.items()]
+        rows = []
+        for column, title in columns.items():
+            rows.append([title, *_cells(part[column], ".3f"), *pad])
+            if spread is not None:
+                deviations = spread[column].iloc[start : start + block]
+                rows.append(["", *_cells(deviations, lambda value: f"±{value:.3f}"), *pad])
         blocks.append((["Epoch", *_cells(part["epoch"], "d"), *pad], rows))
     return Table(*booktabs(blocks, "l" + "r" * width), name, caption)
 
 
-def frame_table(frame: pd.DataFrame, name: str, caption: str, formats: Mapping[str, Format] | None = None) -> Table:
+def frame_table(
+    frame: pd.DataFrame,
+    name: str,
+    caption: str,
+    formats: Mapping[str, Format] | None = None,
+    right: Collection[str] = (),
+) -> Table:
     """Set ``frame`` as it is: a row a row, a column a column, under the columns' own names.
 
     Args:
@@ -72,13 +91,17 @@ def frame_table(frame: pd.DataFrame, name: str, caption: str, formats: Mapping[s
         caption: the table's caption.
         formats: for some columns a format specification (``".1%"``) or a function that gives the text.
             Otherwise: three decimals for fractions, and the text of anything else.
+        right: columns of text that are aligned to the right, as columns of numbers are.
     """
     frame = frame.reset_index() if frame.index.name else frame
     formats = formats or {}
     unknown = set(formats) - set(frame.columns)
     if unknown:
         raise KeyError(f"formats for columns that the table does not have: {sorted(unknown)}")
-    numbers = [is_numeric_dtype(dtype) and not is_bool_dtype(dtype) for dtype in frame.dtypes]
+    numbers = [
+        name in right or (is_numeric_dtype(dtype) and not is_bool_dtype(dtype))
+        for name, dtype in frame.dtypes.items()
+    ]
     columns = [_cells(frame[column], formats.get(column)) for column in frame.columns]
     block = ([str(column) for column in frame.columns], list(zip(*columns, strict=True)))
     return Table(*booktabs([block], "".join("r" if number else "l" for number in numbers)), name, caption)

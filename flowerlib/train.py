@@ -20,8 +20,17 @@ from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.files import alone, check_space, make_folder
 from flowerlib.memory import keep_freed_memory
-from flowerlib.metrics import EpochMetrics, Run, read_info, read_run, write_info, write_metrics, write_predictions
-from flowerlib.model import build_model, load_weights
+from flowerlib.metrics import (
+    EpochMetrics,
+    Run,
+    read_info,
+    read_run,
+    write_info,
+    write_metrics,
+    write_predictions,
+    write_repeats,
+)
+from flowerlib.model import build_model, load_weights, set_training
 from flowerlib.progress import PhotoBar
 from flowerlib.provenance import describe_run, pick_device, pick_precision
 from flowerlib.resident import pick_loader
@@ -39,7 +48,7 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
     Args:
         experiment: the settings.
         photos: what to train on.
-        run_dir: gets metrics.csv, predictions.csv, run.json, last.pt and best.pt.
+        run_dir: gets metrics.csv, predictions.csv, repeats.csv, run.json, last.pt and best.pt.
 
     Returns:
         The run's tables, as written.
@@ -61,7 +70,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     loader = pick_loader(experiment, photos, device)
 
     torch.manual_seed(experiment.seed)
-    model = build_model(experiment.model, len(photos.classes), weights)
+    model = build_model(experiment.model, len(photos.classes), weights, experiment.freeze)
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = SGD(model.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum)
     scheduler = StepLR(optimizer, step_size=experiment.lr_step, gamma=experiment.lr_factor)
@@ -110,6 +119,12 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     write_predictions(
         run_dir / "predictions.csv", names, photos.labels[parts.validation], probabilities, photos.classes
     )
+    with PhotoBar("repeats", experiment.repeats * len(parts.validation)) as bar:
+        views = (
+            loader.augmented(parts.validation, experiment.epochs + number) for number in range(experiment.repeats)
+        )
+        repeats = [score(*predict(model, bar.over(batches), device, precision))[1] for batches in views]
+    write_repeats(run_dir / "repeats.csv", repeats)
     write_info(run_dir, info | {"finished": True})
     return read_run(run_dir)
 
@@ -133,7 +148,7 @@ def train_epoch(
         FloatingPointError: the loss of a batch is not finite. It is found when the pass is over: to ask for each
             batch would make a GPU wait.
     """
-    model.train()
+    set_training(model)
     losses, sizes, correct = [], [], torch.zeros((), device=device)
     for images, labels in batches:
         images, labels = images.to(device), labels.to(device)

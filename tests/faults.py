@@ -19,7 +19,7 @@ from flowerlib.experiment import Experiment
 
 TINY = Experiment(
     weights="none", image_size=40, epochs=3, batch_size=7, learning_rate=0.01, lr_step=1, device="cpu",
-    precision="float32",
+    precision="float32", repeats=2,
 )  # fmt: skip
 NOBODY = 65534
 

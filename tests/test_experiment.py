@@ -14,9 +14,11 @@ def write(tmp_path, text):
 def test_the_defaults_are_the_papers():
     assert Experiment().settings() == {
         "data": "flowers",
+        "skip_bad": False,
         "split_seed": 0,
         "model": "resnet18",
         "weights": "imagenet",
+        "freeze": False,
         "image_size": 224,
         "seed": 0,
         "epochs": 20,
@@ -27,6 +29,7 @@ def test_the_defaults_are_the_papers():
         "lr_factor": 0.1,
         "device": "auto",
         "precision": "auto",
+        "repeats": 20,
         "random_crop": True,
         "flip": 0.1,
         "rotation": 30.0,
@@ -111,3 +114,26 @@ def test_overrides_of_the_command_line_are_typed():
     for wrong in ("epochs", "=2", "epochs=[1"):
         with pytest.raises(UserError, match="--set"):
             parse_override(wrong)
+
+
+def test_an_entry_with_seeds_stands_for_a_session_a_seed(tmp_path):
+    path = write(tmp_path, "slow:\n  learning_rate: 0.0005\n  seeds: [0, 3]\nquick:\n")
+    sessions = read_experiments(path)
+    assert list(sessions) == ["slow-seed0", "slow-seed3", "quick"]
+    assert [sessions[name].seed for name in sessions] == [0, 3, 0]
+    assert sessions["slow-seed3"].learning_rate == 0.0005
+    assert list(read_experiments(path, {"seed": 7})) == ["slow", "quick"]
+    assert list(read_experiments(path, {"seeds": [1]})) == ["slow-seed1", "quick-seed1"]
+
+
+@pytest.mark.parametrize("seeds", ["2", "[]", "[0, 0]", "[0.5]", "[a]", "{0: 1}", "[-1]", "[[0]]"])
+def test_wrong_seeds_are_named(tmp_path, seeds):
+    with pytest.raises(UserError, match=r"session 'slow'.*seed"):
+        read_experiments(write(tmp_path, f"slow:\n  seeds: {seeds}\n"))
+
+
+def test_the_ablations_leave_out_one_part_each():
+    base, *others = read_experiments(NOTEBOOKS / "ablations.yaml").values()
+    assert base == Experiment()
+    assert len({tuple(other.changes()) for other in others}) == len(others) == 9
+    assert all(other.changes() for other in others)

@@ -22,6 +22,7 @@ TINY = {
     "device": "cpu",
     "precision": "float32",
     "learning_rate": 0.01,
+    "repeats": 2,
 }
 CPU = torch.device("cpu")
 SECONDS = ["train_seconds", "val_seconds"]

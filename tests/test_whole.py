@@ -22,7 +22,18 @@ from flowerlib.report import find_sessions, load_sessions
 from flowerlib.synthetic import write_synthetic
 
 SESSIONS = ("resnet18-bs32", "resnet18-bs64", "resnet34-bs32")
-FAST = ["--weights", "none", "--set", "epochs=1", "--set", "image_size=40", "--set", "device=cpu"]
+FAST = [
+    "--weights",
+    "none",
+    "--set",
+    "epochs=1",
+    "--set",
+    "image_size=40",
+    "--set",
+    "device=cpu",
+    "--set",
+    "repeats=3",
+]
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +194,7 @@ def test_weights_that_do_not_fit_are_found_before_force_removes_anything(synthet
     source = read_run(synthetic_runs / SESSIONS[0]).info["settings"]["data"]
     before = sorted(runs.rglob("*"))
     wrong = ["--weights", str(tmp_path / "other.pth"), "--force"]
-    assert main(["run", SESSIONS[0], "--data", source, "--runs", str(runs), *wrong, *FAST[2:]]) == 1
+    assert main(["run", SESSIONS[0], "--data", source, "--runs", str(runs), *wrong, *FAST[1:]]) == 1
     assert "not of a resnet18" in capsys.readouterr().err
     assert sorted(runs.rglob("*")) == before
 
