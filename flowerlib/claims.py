@@ -411,7 +411,7 @@ def judge(claim: Claim, runs: Sequence[Run], evidence: str = OURS) -> Finding:
         missing = [name for name in claim.sessions if name not in sessions]
         if missing:
             raise NoEvidence(f"There is no run of {' and '.join(missing)}.")
-        interval, note = _evaluate(measure, [sessions[name] for name in claim.sessions], claim.sessions)
+        interval, note = evaluate(measure, [sessions[name] for name in claim.sessions], claim.sessions)
     except NoEvidence as reason:
         return Finding(claim, evidence, measure, math.nan, math.nan, math.nan, UNDECIDED, str(reason))
     return Finding(claim, evidence, measure, *interval, verdict(interval.low, interval.high, claim.claimed), note)
@@ -441,6 +441,8 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
             "protocol": finding.measure.protocol,
             "measure": finding.measure.definition,
             "claimed": _range_text(finding.claim.claimed),
+            "claimed_low": finding.claim.claimed[0],
+            "claimed_high": finding.claim.claimed[1],
             "value": finding.value,
             "low": finding.low,
             "high": finding.high,
@@ -452,10 +454,22 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
     )
 
 
-def _evaluate(
+def evaluate(
     measure: Measure, groups: Sequence[Mapping[int | None, Run]], names: Sequence[str]
 ) -> tuple[Interval, str]:
-    """A measure of one session or the difference of two, over the seeds that they share if these are enough."""
+    """A measure of one session or the difference of two, over the seeds that they share if these are enough.
+
+    Args:
+        measure: what is measured.
+        groups: one session or two, each its runs by seed.
+        names: of the sessions, for the note.
+
+    Returns:
+        The value with its interval, and what it rests on.
+
+    Raises:
+        NoEvidence: the tables lack what the measure needs, or can't be compared.
+    """
     rows = _rows(groups)
     numbers = np.array([[measure.of(run) for run in row] for row in rows])
     measure.check(rows)

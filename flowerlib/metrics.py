@@ -72,6 +72,11 @@ class Run:
         """The classes, alphabetically: the order of the network's outputs."""
         return list(self.predictions.columns[2:])
 
+    @property
+    def spread(self) -> None:
+        """Of one run there is none; see `Session`."""
+        return None
+
 
 @dataclass(frozen=True)
 class Session:

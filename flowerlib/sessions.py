@@ -27,7 +27,9 @@ from flowerlib.metrics import read_info
 from flowerlib.model import check_model, load_weights
 from flowerlib.progress import PROGRESS_VARIABLE
 from flowerlib.provenance import describe_differences, describe_run, inputs, pick_device, pick_precision
+from flowerlib.similar import find_pairs, write_pairs
 
+PAIRS = "duplicates.csv"  # near-duplicates among the photos, beside the sessions' folders
 SESSION_NOTEBOOK = NOTEBOOKS / "session.ipynb"
 
 
@@ -74,6 +76,9 @@ def run_sessions(
             print(f"{plan.name}: finished before, in {plan.folder}")
         elif not _run_session(plan, force):
             failed.append(plan.name)
+    for folder, each in {plan.folder.parent: plan.experiment for plan in plans}.items():
+        if waiting or not (folder / PAIRS).exists():
+            write_pairs(folder / PAIRS, find_pairs(photos[each.data, each.skip_bad]))
     return failed
 
 

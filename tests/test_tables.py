@@ -101,3 +101,18 @@ def test_long_cells_wrap_within_the_page(name):
 def test_the_papers_tables_need_no_wrapping():
     titles = {"train_loss": "Validation accuracy", "val_acc": "Train loss"}
     assert specification(epoch_table(metrics(20).assign(train_loss=0.5), titles, "t", "c").tabular) == "l" + "r" * 10
+
+
+def test_a_spread_stands_under_each_mean():
+    metrics = pd.DataFrame({"epoch": [0, 1, 2], "val_acc": [0.5, 0.6, 0.7]})
+    spread = pd.DataFrame({"epoch": [0, 1, 2], "val_acc": [0.01, 0.02, 0.03]})
+    table = epoch_table(metrics, {"val_acc": "Val acc"}, "x", "", block=2, spread=spread)
+    cells = rows(table.tabular)
+    assert cells[1:3] == [["Val acc", "0.500", "0.600"], ["", "±0.010", "±0.020"]]
+    assert cells[4:6] == [["Val acc", "0.700", ""], ["", "±0.030", ""]]
+
+
+def test_text_may_be_aligned_as_numbers_are():
+    frame = pd.DataFrame({"name": ["a"], "value": ["0.5 ± 0.1"]})
+    assert specification(frame_table(frame, "x", "", right=["value"]).tabular) == "lr"
+    assert specification(frame_table(frame, "x", "").tabular) == "ll"

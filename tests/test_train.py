@@ -210,3 +210,33 @@ def test_run_json_is_plain_json(photos, tmp_path):
     assert {"settings", "seed", "dataset", "split", "weights", "precision", "device", "versions", "commit"} <= set(
         info
     )
+
+
+def test_a_frozen_backbone_stays_as_it_was_and_the_head_learns(photos, tmp_path):
+    torch.manual_seed(0)
+    from flowerlib.model import build_model, load_weights
+
+    start = build_model("resnet18", 3, load_weights("none", "resnet18"))
+    torch.save(start.state_dict(), tmp_path / "start.pth")
+    settings = TINY | {"weights": str(tmp_path / "start.pth"), "freeze": True}
+    train_and_evaluate(Experiment(**settings), photos, tmp_path / "run")
+    end = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
+    for key, value in start.state_dict().items():
+        if not key.startswith("fc."):  # batch norm's running means are among them
+            assert torch.equal(value, end[key]), key
+    first, last = (torch.load(tmp_path / "run" / name, weights_only=True) for name in ("last.before.pt", "last.pt"))
+    assert not torch.equal(first["model"]["fc.weight"], last["model"]["fc.weight"])
+
+
+def test_the_last_network_is_evaluated_on_new_augmentations_each_time(photos, tmp_path):
+    from flowerlib.loader import Loader
+    from flowerlib.model import build_model, load_weights
+
+    experiment = Experiment(**TINY | {"repeats": 6})
+    run = train_and_evaluate(experiment, photos, tmp_path)
+    assert len(run.repeats) == 6
+    assert len(set(run.repeats)) > 1
+    model = build_model("resnet18", 3, load_weights("none", "resnet18"))
+    model.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True)["model"])
+    views = Loader(experiment, photos).augmented(split(photos, 0).validation, experiment.epochs + 4)
+    assert score(*predict(model, views, CPU, "float32"))[1] == run.repeats[4]

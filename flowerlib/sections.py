@@ -1,0 +1,273 @@
+"""What the report says of the sessions: its sentences, tables and figures, all from the runs' tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from flowerlib.analysis import format_mean_sd
+from flowerlib.augment import CROP_AREA, CROP_RATIO
+from flowerlib.document import Figure, Prose, Table, plain
+from flowerlib.figures import session_figure
+from flowerlib.metrics import Run, Session
+from flowerlib.tables import epoch_table, frame_table
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+# Tables 1-3 and the comparisons follow the paper's protocol: its validation photos were augmented
+PAPER_METRICS = {
+    "train_loss": "Train loss",
+    "train_acc": "Train acc",
+    "val_aug_loss": "Val loss",
+    "val_aug_acc": "Val acc",
+}
+
+
+def notice(sessions: Sequence[Session]) -> str:
+    """What a reader must know before any number: other photos or other weights than the paper's."""
+    said = []
+    if is_synthetic(sessions):
+        said.append("A demonstration on synthetic pictures: no photo of a flower was used.")
+    elif sessions[0].info["dataset"]["name"] != "flowers":
+        said.append(f"Photos of the data set {sessions[0].info['dataset']['name']}, not the paper's.")
+    sources = {session.info["weights"]["source"] for session in sessions}
+    if sources != {"imagenet"}:
+        said.append(f"Initial weights: {' and '.join(sorted(set(map(_weights_text, sessions))))}; not ImageNet's.")
+    return " ".join(said)
+
+
+def is_synthetic(sessions: Sequence[Session]) -> bool:
+    """Whether the runs are of the embedded pictures."""
+    return any(session.info["dataset"]["name"] == "synthetic" for session in sessions)
+
+
+def describe_photos(session: Session) -> str:
+    """Classes, counts and the split, as in the paper's introduction."""
+    dataset, parts = session.info["dataset"], session.info["split"]
+    counts = ", ".join(f"{count:,} {plain(name)}" for name, count in dataset["classes"].items())
+    return (
+        f"{dataset['photos']:,} pictures in {len(dataset['classes'])} classes ({counts}); "
+        f"{parts['train']:,} are drawn for training and {parts['validation']:,} for validation"
+    )
+
+
+def describe_augmentation(session: Session) -> str:
+    """What is done to a training picture, in order, without the operations that are left out (section 3.1)."""
+    settings, size = session.info["settings"], session.info["settings"]["image_size"]
+    (least, most), (tall, wide) = CROP_AREA, CROP_RATIO
+    crop = (
+        f"a crop of {least:.0%} to {most:.0%} of its area, of an aspect ratio between {tall:.2f} and {wide:.2f}, is "
+        f"resized to {size}×{size} pixels"
+        if settings["random_crop"]
+        else f"its centre is cropped and resized to {size}×{size} pixels"
+    )
+    factors = [f"{name} by up to ±{settings[name]:.0%}" for name in ("brightness", "contrast", "saturation")]
+    jitter = [
+        text for text, name in zip(factors, ("brightness", "contrast", "saturation"), strict=True) if settings[name]
+    ]
+    if settings["hue"]:
+        jitter.append(f"hue by up to {settings['hue']:g} of the colour circle")
+    steps = {
+        "flip": f"it is mirrored left to right with probability {settings['flip']:g}",
+        "rotation": f"it is rotated by up to {settings['rotation']:g}° to either side",
+        "jitter": f"its colours are changed, in random order: {', '.join(jitter)}",
+        "translation": f"it is shifted by up to {settings['translation']:.0%} of its side in each direction",
+    }
+    used = [crop, *(text for name, text in steps.items() if (jitter if name == "jitter" else settings[name]))]
+    return "; ".join(used)
+
+
+def describe_changes(session: Session, first: Session) -> str:
+    """The settings in which a session differs from the first: ``batch size 64 instead of 32``."""
+    ours, base = session.info["settings"], first.info["settings"]
+    changes = [
+        f"{plain(key.replace('_', ' '))} {plain(ours[key])} instead of {plain(base[key])}"
+        for key in ours
+        if ours[key] != base.get(key)
+    ]
+    return " and ".join(changes) or "nothing"
+
+
+def describe_network(session: Session) -> str:
+    """Network, epochs and batch size in words."""
+    settings = session.info["settings"]
+    return (
+        f"a {plain(settings['model'])} for {settings['epochs']} epochs with batches of {settings['batch_size']} "
+        f"pictures of {settings['image_size']}×{settings['image_size']} pixels"
+    )
+
+
+def captioned(sessions: Sequence[Session], caption: str) -> str:
+    """A caption that says so where the pictures are synthetic."""
+    return f"{caption} Synthetic pictures." if is_synthetic(sessions) else caption
+
+
+def describe_weights(session: Session) -> str:
+    """Where the network's initial weights come from, as a sentence."""
+    weights = session.info["weights"]
+    sentences = {
+        "imagenet": r"Its weights are those of torchvision, trained on ImageNet \cite{deng2009}.",
+        "file": f"Its weights come from the local file {plain(weights['file'] or '')}; they are not ImageNet's.",
+        "none": "Its weights start at random: nothing is transferred in these sessions.",
+    }
+    return sentences[weights["source"]]
+
+
+def describe_task(session: Session) -> str:
+    """What is classified."""
+    name = session.info["dataset"]["name"]
+    known = {"flowers": "photographs of flowers", "synthetic": "drawings of flowers made by a program"}
+    return known.get(name, f"the pictures of {plain(name)}")
+
+
+def describe_start(session: Session) -> str:
+    """What the networks start from, for the abstract."""
+    starts = {
+        "imagenet": "weights trained on ImageNet",
+        "file": "weights trained elsewhere, not ImageNet's",
+        "none": "random weights, so that nothing is transferred",
+    }
+    return starts[session.info["weights"]["source"]]
+
+
+def transfers(session: Session) -> bool:
+    """Whether the network starts from weights learned elsewhere."""
+    return session.info["weights"]["source"] != "none"
+
+
+def later_half(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The later half of the epochs: where the paper, at 20 epochs, calls the network converged."""
+    return metrics.iloc[len(metrics) // 2 :]
+
+
+def _weights_text(session: Session) -> str:
+    weights = session.info["weights"]
+    kinds = {"none": "random", "imagenet": "ImageNet's", "file": f"the local file {weights['file']}"}
+    return kinds[weights["source"]]
+
+
+def describe_result(session: Session) -> str:
+    """A session's validation accuracy under the paper's protocol, in one sentence."""
+    accuracy, late = session.metrics["val_aug_acc"], later_half(session.metrics)["val_aug_acc"]
+    best = session.metrics.loc[accuracy.idxmax()]
+    whose = "Its" if len(session.runs) == 1 else f"On average over {len(session.runs)} seeds its"
+    text = (
+        f"{whose} augmented validation accuracy is best after epoch {best.epoch:.0f}, at {best.val_aug_acc:.3f}, "
+        f"and {accuracy.iloc[-1]:.3f} at the end"
+    )
+    if len(late) < 2:
+        return f"{text}."
+    return (
+        f"{text}; over the later half of the epochs it is {late.mean():.3f} on average and changes by "
+        f"{late.diff().abs().mean():.3f} from one epoch to the next."
+    )
+
+
+def session_parts(sessions: Sequence[Session], position: int) -> list[Prose | Table | Figure]:
+    """What the report says and shows of one session, in the order of the paper's section 4.
+
+    Args:
+        sessions: all of them; the first is the one that the others are compared with.
+        position: which one, from 0.
+    """
+    session, first = sessions[position], sessions[0]
+    ordinal = ORDINALS[position] if position < len(ORDINALS) else "next"
+    name, seeds = plain(session.name), describe_seeds(session)
+    table = epoch_table(
+        session.metrics,
+        PAPER_METRICS,
+        session.name,
+        captioned(sessions, f"Session {name}: training, and validation on augmented photos, as in the paper{seeds}."),
+        spread=session.spread,
+    )
+    caption = f"Session {name}: loss and accuracy over the epochs, validation under both protocols{seeds}."
+    if session is first:
+        text = f"The {ordinal} training session, {name}, trains {describe_network(session)}."
+        curves = session_figure(session)
+    else:
+        text = (
+            f"The {ordinal} training session, {name}, has {describe_changes(session, first)}; "
+            "all else is as in the first."
+        )
+        curves = session_figure(session, first)
+        caption += f" Below: its augmented validation and that of {plain(first.name)}."
+    figure = Figure(curves, session.name, captioned(sessions, caption), width=1.0)
+    shown = rf"Table \ref{{{table.label}}} lists its metrics, and Figure \ref{{{figure.label}}} shows them."
+    return [Prose(f"{text} {shown} {describe_result(session)}"), table, figure]
+
+
+def describe_seeds(session: Session) -> str:
+    """What a caption adds where several seeds stand behind a number."""
+    if len(session.runs) == 1:
+        return ""
+    return f"; means and standard deviations of the seeds {', '.join(map(str, session.seeds))}"
+
+
+def summary_table(sessions: Sequence[Session]) -> Table:
+    """Validation accuracy of each session under both protocols, kept apart."""
+    numbers: dict[str, Callable[[pd.DataFrame], float]] = {
+        "Clean, best": lambda metrics: metrics["val_acc"].max(),
+        "Clean, last": lambda metrics: metrics["val_acc"].iloc[-1],
+        "Augmented, best": lambda metrics: metrics["val_aug_acc"].max(),
+        "Augmented, last": lambda metrics: metrics["val_aug_acc"].iloc[-1],
+    }
+    frame = pd.DataFrame(
+        {"Session": session.name, "Seeds": len(session.runs)}
+        | {name: mean_sd(session.over_seeds(number)) for name, number in numbers.items()}
+        for session in sessions
+    )
+    caption = "Validation accuracy: on clean pictures, and on augmented ones as the paper measured."
+    return frame_table(frame, "summary", captioned(sessions, caption + spread_note(sessions)), right=numbers)
+
+
+def duration_table(sessions: Sequence[Session]) -> Table:
+    """Seconds of training and of evaluation, and their ratio to the first session's."""
+    seconds = pd.DataFrame(
+        {
+            "Session": session.name,
+            "Training (s)": session.metrics["train_seconds"].sum(),
+            "An epoch (s)": session.metrics["train_seconds"].mean(),
+            "Validation (s)": session.metrics["val_seconds"].sum(),
+        }
+        for session in sessions
+    )
+    seconds["Training, relative"] = seconds["Training (s)"] / seconds["Training (s)"].iloc[0]
+    formats = {"Training (s)": ".0f", "An epoch (s)": ".1f", "Validation (s)": ".0f", "Training, relative": ".2f"}
+    caption = "Time of a session; validation is done twice an epoch, clean and augmented."
+    if any(len(session.runs) > 1 for session in sessions):
+        caption += " Means over the seeds."
+    return frame_table(seconds, "durations", captioned(sessions, caption), formats)
+
+
+def mean_sd(values: pd.Series) -> str:
+    """A mean over seeds with its standard deviation, or the one value."""
+    return format_mean_sd(values.mean(), values.std())
+
+
+def spread_note(sessions: Sequence[Session]) -> str:
+    """What a caption says of ± where there are several seeds."""
+    return " Mean ± standard deviation over the seeds." if any(len(each.runs) > 1 for each in sessions) else ""
+
+
+def provenance(sessions: Sequence[Session]) -> str:
+    """On what the sessions were run: each line once, with its runs where they differ."""
+    lines: dict[str, list[str]] = {}
+    for session in sessions:
+        for run in session.runs:
+            lines.setdefault(_computed_with(run), []).append(plain(run.name))
+    if len(lines) == 1:
+        return f"*Computed with* {next(iter(lines))}"
+    return " ".join(f"*{', '.join(names)} computed with* {line}" for line, names in lines.items())
+
+
+def _computed_with(run: Run) -> str:
+    info = run.info
+    versions = ", ".join(f"{name} {number}" for name, number in info["versions"].items())
+    commit, _, dirty = (info["commit"] or "").partition("-")
+    commit = f"; commit {commit[:12]}{' with changes' if dirty else ''}" if commit else ""
+    return (
+        f"{versions}; {info['device']['type']} ({plain(info['device']['name'])}, {info['device']['threads']} "
+        f"threads), precision {info['precision']}{commit}. "
+        f"Data {info['dataset']['fingerprint'][:12]}, split {info['split']['fingerprint'][:12]}."
+    )
