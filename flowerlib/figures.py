@@ -206,6 +206,7 @@ def _plot_claim(findings: pd.DataFrame, ax: Axes) -> None:
         filling = "white" if finding.evidence == "published" else "black"
         ax.errorbar(finding.value, place, xerr=reach, fmt="o", capsize=2, color="black", markerfacecolor=filling)
     ax.set(xlim=(left, right), ylim=(-0.6, len(findings) - 0.4))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.set_yticks(range(len(findings)), findings["evidence"])
 
 

@@ -117,11 +117,14 @@ def test_killed_between_a_files_writing_and_its_move(photos, whole, tmp_path):
     assert number > 10  # run.json twice, metrics.csv and last.pt each epoch, their predecessors, predictions.csv
 
 
-@pytest.mark.parametrize("number", [1, 12, 24])
-def test_killed_inside_the_cache_build(photos, tmp_path, monkeypatch, number):
+@pytest.mark.parametrize(
+    ("fault", "number"),
+    [(faults.die_in_cache, 1), (faults.die_in_cache, 24), (faults.die_before_move, 1)],
+)
+def test_killed_inside_the_cache_build(photos, tmp_path, monkeypatch, fault, number):
     copy = tmp_path / "photos"
     shutil.copytree(photos, copy)
-    assert faults.outcome(faults.decode, copy, faults.die_in_cache, number) == KILLED
+    assert faults.outcome(faults.decode, copy, fault, number) == KILLED
     assert not list((tmp_path / "cache").glob("[!.]*"))
     assert faults.outcome(faults.decode, copy) == 0
     assert not list((tmp_path / "cache").glob(".*.building"))

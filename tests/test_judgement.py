@@ -1,0 +1,115 @@
+import dataclasses
+import re
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import QUICK, SLOW, make_run, with_right
+
+from flowerlib import judgement
+from flowerlib.document import Figure, Prose, Table
+from flowerlib.metrics import Session
+
+matplotlib.use("Agg")
+PAIRS = pd.DataFrame(columns=["kind", "first", "second", "distance"])
+
+
+def session(name, dataset="flowers", repeats=(), **settings):
+    run = make_run(name, **settings)
+    info = run.info | {"dataset": {"name": dataset, "photos": 5000, "classes": {"aster": 5000, "broom": 0}}}
+    return Session(name, (dataclasses.replace(run, info=info, repeats=tuple(repeats)),))
+
+
+def text(parts):
+    return " ".join(part.markdown for part in parts if isinstance(part, Prose))
+
+
+@pytest.fixture
+def three():
+    return [session("resnet18-bs32"), session("resnet18-bs64"), session("resnet34-bs32")]
+
+
+def test_the_verdicts_in_the_text_follow_from_the_runs(three):
+    def said(better):
+        runs = [*three[:2], session("resnet34-bs32", table=with_right(900 + 50 * better))]
+        findings = judgement.judged(runs)
+        groups = re.findall(r"([A-Z][^:“”]*): ((?:“[^”]*”(?:; )?)+)", judgement.conclusion(runs, findings))
+        (heading,) = [heading for heading, claims in groups if "ResNet-34 achieves higher accuracy" in claims]
+        return heading, "resnet34-more-accurate" in judgement.summarize(findings)
+
+    assert said(better=1) == ("Not decided by the published tables, supported by our sessions", True)
+    assert said(better=-1) == ("Not decided by the published tables, not supported by our sessions", True)
+    assert said(better=0) == ("Decided neither by the published tables nor by our sessions", False)
+
+
+def test_every_claim_stands_in_the_tables_and_the_figure(three):
+    findings = judgement.judged(three)
+    parts = judgement.claims_part(three, findings)
+    tables = {part.label: part.tabular for part in parts if isinstance(part, Table)}
+    assert all(finding.claim.statement.split(".")[0] in tables["tab:claims"] for finding in findings)
+    assert tables["tab:verdicts"].count("published") == tables["tab:verdicts"].count("our runs") == 8
+    assert sum(isinstance(part, Figure) for part in parts) == 1
+
+
+@pytest.mark.parametrize(
+    ("scatter", "said"),
+    [
+        (0.8, "the protocol alone is enough"),
+        (0.05, "the published curves jump by more than the protocol alone explains"),
+        (0.45, "some of the published curves jump by more"),
+    ],
+)
+def test_the_protocols_noise_is_judged_by_its_interval(scatter, said):
+    # .9 of 1,000 pictures has a binomial deviation of .0095; the published ones are .88, .70 and .52 of theirs
+    wave = np.resize([1.0, -1.0], 40) / np.std(np.resize([1.0, -1.0], 40), ddof=1)
+    run = session("resnet18-bs32", repeats=0.9 + scatter * 1.2 * 0.00949 * wave)
+    assert said in text(judgement.noise_part([run]))
+
+
+def test_without_repeats_nothing_is_said_of_the_noise(three):
+    assert judgement.noise_part(three) == []
+
+
+def test_only_the_papers_photos_are_set_beside_its_accuracies(three):
+    table = judgement.published_part(three)[1]
+    assert "resnet34-bs32" in table.tabular
+    assert f"{SLOW[-1]:.3f}" in table.tabular
+    assert text(judgement.published_part([session("resnet18-bs32", dataset="roses")])).startswith("These sessions")
+
+
+def test_pictures_that_stand_there_twice_are_counted_and_named(three):
+    pairs = pd.DataFrame(
+        [
+            ("identical", "aster/1.jpg", "broom/1.jpg", 0.0),  # under two labels
+            ("similar", "aster/2.jpg", "aster/train.jpg", 0.1),  # across the split
+            ("similar", "aster/3.jpg", "aster/4.jpg", 0.2),  # both in the validation
+        ],
+        columns=PAIRS.columns,
+    )
+    parts = judgement.duplicates_part(three, pairs)
+    assert "1 pairs are the same file" in text(parts)
+    assert "1 pairs stand under two labels. 2 pairs have one picture among" in text(parts)
+    listing, accuracy = (part.tabular for part in parts if isinstance(part, Table))
+    assert "train.jpg" in listing
+    assert "3.jpg" not in listing
+    assert "998" in accuracy
+    assert judgement.duplicates_part(three, None) == []
+    assert not [part for part in judgement.duplicates_part(three, PAIRS) if isinstance(part, Table)]
+
+
+def test_ablations_are_held_against_the_first_of_them():
+    base = session("resnet18-bs32", image_size=224, flip=0.1)
+    worse = session("resnet18-bs32", image_size=224, flip=0, table=with_right(700), curve=QUICK)
+    worse = dataclasses.replace(worse, name="no-flip")
+    table = next(part for part in judgement.ablation_part([base, worse]) if isinstance(part, Table))
+    assert "-0.200 [" in table.tabular
+    assert judgement.ablation_part([base]) == judgement.ablation_part([]) == []
+
+
+def test_the_worst_mistakes_and_every_class_are_named(three):
+    parts = judgement.error_part(three)
+    tables = {part.label: part.tabular for part in parts if isinstance(part, Table)}
+    assert all(name in tables["tab:classes"] for name in ("aster", "broom"))
+    assert tables["tab:mistakes"].count("aster/") == 8
+    assert "right on 900 of 1000" in text(parts)
