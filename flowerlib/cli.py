@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--runs", type=_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
     report.add_argument("--out", type=_path, default=REPORT / "build", metavar="FOLDER", help="default: %(default)s")
     report.add_argument("--engine", choices=ENGINES, default="auto", help="auto: TeX if there is one, else Typst")
+    report.add_argument("--no-gallery", action="store_true", help="show no photos, also where they are at hand")
     report.set_defaults(verb=_report)
     return parser
 
@@ -130,6 +131,6 @@ def _export(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from flowerlib.report import make_report
 
-    pdf = make_report(options.runs, options.out, options.engine)
+    pdf = make_report(options.runs, options.out, options.engine, not options.no_gallery)
     print(f"{pdf}; its LaTeX, tables and figures lie beside it")
     return 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import isfinite
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,9 +15,14 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from flowerlib.metrics import Run, Session
+
+if TYPE_CHECKING:
+    from flowerlib.claims import Finding
 
 # Okabe and Ito's colours, told apart by the colour-blind; dashes and markers tell them apart in grey print
 _STYLES = (
@@ -21,6 +30,10 @@ _STYLES = (
     + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))])
     + cycler(marker=["o", "s", "^", "D", "v", "x"])
 )
+
+WIDTH = 6.3  # inches: the text's width on A4
+SMALL = 7  # points
+PER_INCH = 13  # characters of small serif text; 15 on average
 
 _QUANTITIES = {"loss": "Cross-entropy (nats)", "acc": "Top-1 accuracy"}
 _PASSES = {"train": "training", "val": "validation, clean", "val_aug": "validation, augmented"}
@@ -45,11 +58,16 @@ def use_report_style() -> None:
     )
 
 
+def in_lines(text: str, width: float) -> str:
+    """``text`` in lines that fit ``width`` inches in small print, wherever they must break; a dollar is a dollar."""
+    return "\n".join(textwrap.wrap(text, int(width * PER_INCH))).replace("$", r"\$")
+
+
 def plot_epochs(
     curves: Mapping[str, pd.Series],
     quantity: str,
     *,
-    spread: Mapping[str, pd.Series] | None = None,
+    spreads: Mapping[str, pd.Series] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Plot curves over the epochs.
@@ -57,14 +75,14 @@ def plot_epochs(
     Args:
         curves: values indexed by epoch, by label.
         quantity: ``loss`` or ``acc``: what the values are.
-        spread: half the width of a band around some of the curves, by label.
+        spreads: half the width of a band around some of the curves, by label.
         ax: where to draw; a new one if None.
     """
     ax = plt.subplots()[1] if ax is None else ax
     for label, values in curves.items():
         (line,) = ax.plot(values.index, values, label=label)
-        if spread and label in spread:
-            low, high = values - spread[label], values + spread[label]
+        if spreads is not None and label in spreads:
+            low, high = values - spreads[label], values + spreads[label]
             ax.fill_between(values.index, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     ax.set(xlabel="Epoch", ylabel=_QUANTITIES[quantity])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -78,15 +96,15 @@ def plot_run(session: Run | Session, quantity: str, *, ax: Axes | None = None) -
     Several seeds give their mean, in a band of one standard deviation to either side.
     """
     columns = {name: f"{key}_{quantity}" for key, name in _PASSES.items()}
-    curves, spread = ({name: table[column] for name, column in columns.items()} for table in _by_epoch(session))
-    return plot_epochs(curves, quantity, spread=spread, ax=ax)
+    curves, spreads = ({name: table[column] for name, column in columns.items()} for table in _by_epoch(session))
+    return plot_epochs(curves, quantity, spreads=spreads, ax=ax)
 
 
 def plot_runs(sessions: Sequence[Run | Session], column: str, *, ax: Axes | None = None) -> Axes:
     """Plot one column of metrics.csv (``val_aug_acc``, say) for several sessions, as `plot_run` does."""
     tables = {session.name: _by_epoch(session) for session in sessions}
-    curves, spread = ({name: pair[which][column] for name, pair in tables.items()} for which in (0, 1))
-    return plot_epochs(curves, column.rsplit("_", 1)[1], spread=spread, ax=ax)
+    curves, spreads = ({name: pair[which][column] for name, pair in tables.items()} for which in (0, 1))
+    return plot_epochs(curves, column.rsplit("_", 1)[1], spreads=spreads, ax=ax)
 
 
 def _by_epoch(session: Run | Session) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -131,85 +149,6 @@ def interval_figure(table: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
-def reliability_figure(bins: pd.DataFrame) -> Figure:
-    """Accuracy against confidence, with intervals, over a histogram of the confidence.
-
-    Args:
-        bins: of `flowerlib.analysis.reliability_bins`.
-    """
-    figure, (ax, counts) = plt.subplots(2, figsize=(3.6, 4.2), sharex=True, height_ratios=[3, 1])
-    filled = bins[bins["photos"] > 0]
-    reach = [filled["accuracy"] - filled["accuracy_low"], filled["accuracy_high"] - filled["accuracy"]]
-    ax.plot([0, 1], [0, 1], color="grey", linestyle=":", marker="", linewidth=0.8)
-    ax.errorbar(filled["confidence"], filled["accuracy"], yerr=reach, fmt="o", capsize=2, color="black")
-    ax.set(ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1))
-    counts.bar(
-        bins["from"],
-        bins["photos"],
-        width=bins["to"] - bins["from"],
-        align="edge",
-        color="#0072B2",
-        edgecolor="white",
-    )
-    counts.set(xlabel="Confidence", ylabel="Pictures")
-    return figure
-
-
-def noise_figure(published: Mapping[str, np.ndarray], repeats: Sequence[float]) -> Figure:
-    """Published late accuracies beside those of one fixed network, each less its own mean.
-
-    Args:
-        published: accuracies of the late epochs, by session.
-        repeats: accuracies of one network, evaluated again and again.
-    """
-    series = {
-        **{f"{name}, published": values for name, values in published.items()},
-        "one network, repeated": repeats,
-    }
-    figure, ax = plt.subplots(figsize=(6.3, 2.6))
-    for place, values in enumerate(series.values()):
-        distances = np.asarray(values) - np.mean(values)
-        ax.plot(distances, len(series) - 1 - place + np.linspace(-0.25, 0.25, len(distances)), "o", color="black")
-        deviation = distances.std(ddof=1)
-        ax.barh(len(series) - 1 - place, 2 * deviation, left=-deviation, height=0.7, color="#56B4E9", alpha=0.5)
-    ax.axvline(0, color="grey", linewidth=0.8, linestyle=":")
-    ax.set_yticks(range(len(series))[::-1], series)
-    ax.set_xlabel("Accuracy less its mean; shaded: one standard deviation to either side")
-    return figure
-
-
-def claims_figure(findings: pd.DataFrame) -> Figure:
-    """A panel a claim: its measure with interval by each evidence, and the range in which the claim holds.
-
-    Args:
-        findings: of `flowerlib.claims.findings_table`.
-    """
-    groups = list(findings.groupby("key", sort=False))
-    rows = -(-len(groups) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(6.3, 1.15 * rows), squeeze=False)
-    for ax in axes.flat[len(groups) :]:
-        ax.set_axis_off()
-    for ax, (key, group) in zip(axes.flat, groups, strict=False):
-        _plot_claim(group[::-1], ax)
-        ax.set_title(key, size=8)
-    return figure
-
-
-def _plot_claim(findings: pd.DataFrame, ax: Axes) -> None:
-    claimed_low, claimed_high = findings[["claimed_low", "claimed_high"]].iloc[0]
-    ends = [end for end in (claimed_low, claimed_high, *findings["low"], *findings["high"]) if np.isfinite(end)]
-    margin = 0.15 * (max(ends) - min(ends)) or 1.0
-    left, right = min(ends) - margin, max(ends) + margin
-    ax.axvspan(max(claimed_low, left), min(claimed_high, right), color="#009E73", alpha=0.2, linewidth=0)
-    for place, finding in enumerate(findings.itertuples()):
-        reach = [[finding.value - finding.low], [finding.high - finding.value]]
-        filling = "white" if finding.evidence == "published" else "black"
-        ax.errorbar(finding.value, place, xerr=reach, fmt="o", capsize=2, color="black", markerfacecolor=filling)
-    ax.set(xlim=(left, right), ylim=(-0.6, len(findings) - 0.4))
-    ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.set_yticks(range(len(findings)), findings["evidence"])
-
-
 def confusion_figure(matrix: pd.DataFrame) -> Figure:
     """A confusion matrix: labels in rows, predictions in columns, counts in the fields."""
     side = 1.6 + 0.45 * len(matrix)
@@ -242,3 +181,140 @@ def contact_sheet(images: np.ndarray, titles: Sequence[str], columns: int = 8) -
         ax.imshow(image)
         ax.set_title(title, fontsize=7)
     return figure
+
+
+def reliability_figure(bins: pd.DataFrame) -> Figure:
+    """Confidence against accuracy, with intervals, above the number of photos in each bin.
+
+    Args:
+        bins: of `flowerlib.analysis.reliability_bins`. Empty ones stay empty.
+    """
+    figure, (ax, below) = plt.subplots(2, sharex=True, figsize=(4.4, 4.4), height_ratios=[3, 1], layout="constrained")
+    filled = bins[bins["photos"] > 0]
+    middles, width = (filled["from"] + filled["to"]) / 2, filled["to"] - filled["from"]
+    ax.plot([0, 1], [0, 1], color="black", linestyle="--", marker="", label="right as often as sure")
+    errors = [filled["accuracy"] - filled["accuracy_low"], filled["accuracy_high"] - filled["accuracy"]]
+    ax.errorbar(
+        filled["confidence"], filled["accuracy"], errors, fmt="o", capsize=2, label="the network, 95 % intervals"
+    )
+    ax.set(ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    bars = below.bar(middles, filled["photos"], width, color="0.85", edgecolor="black", linewidth=0.5)
+    # beside each other numbers of four digits have room, longer ones on end
+    upright = filled["photos"].max() >= 10_000
+    below.bar_label(bars, fontsize=SMALL, padding=1, rotation=90 if upright else 0)
+    below.margins(y=0.7 if upright else 0.25)
+    below.set(xlabel="Confidence (above: mean of the bin)", ylabel="Photos")
+    return figure
+
+
+def noise_figure(published: Mapping[str, Sequence[float]], repeated: Sequence[float]) -> Figure:
+    """How far accuracies scatter: of training that has come to rest, and of one network evaluated repeatedly.
+
+    Each row is centred on its own mean; the grey bar is one standard deviation to either side.
+
+    Args:
+        published: by session, the published augmented validation accuracies of its late epochs (14 to 19).
+        repeated: augmented validation accuracies of one fixed network, each of another random augmentation.
+    """
+    rows = {**published, "one network, evaluated repeatedly": repeated}
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.5 + 0.65 * len(rows)), layout="constrained")
+    labels = []
+    for row, (name, values) in enumerate(rows.items()):
+        points = 100 * (np.asarray(values) - np.mean(values))
+        spread = points.std(ddof=1)
+        ax.barh(row, 2 * spread, left=-spread, height=0.75, color="0.85")
+        ax.plot(points, row + _stacked(points), "o", color="black")
+        labels.append(f"{in_lines(name, 2)}\n{len(points)} values, sd {spread:.2f}")
+    ax.axvline(0, color="black", linewidth=0.5)
+    ax.set_yticks(range(len(rows)), labels)
+    ax.invert_yaxis()
+    ax.set(xlabel="Accuracy minus the row's mean (percentage points)")
+    return figure
+
+
+def claims_figure(findings: Sequence[Finding]) -> Figure:
+    """A panel a claim: its values with intervals, and in grey the range in which the claim wants them.
+
+    Each panel has a scale of its own: the claims are about epochs, accuracies and ratios.
+
+    Args:
+        findings: of `flowerlib.claims.judge_all`.
+    """
+    claims = {finding.claim.key: [] for finding in findings}
+    for finding in findings:
+        claims[finding.claim.key].append(finding)
+    rows = -(-len(claims) // 2)
+    figure, axes = plt.subplots(rows, 2, squeeze=False, figsize=(WIDTH, 0.5 + 1.55 * rows), layout="constrained")
+    for ax in list(axes.flat)[len(claims) :]:
+        ax.remove()
+    for ax, group in zip(axes.flat, claims.values(), strict=False):
+        _plot_claim(group, ax)
+    figure.legend(handles=_claim_legend(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def _plot_claim(findings: Sequence[Finding], ax: Axes) -> None:
+    claim = findings[0].claim
+    numbers = [number for finding in findings for number in (finding.low, finding.high)] + list(claim.claimed)
+    numbers = [number for number in numbers if isfinite(number)]
+    low, high = min(numbers), max(numbers)
+    margin = 0.08 * (high - low) or 1
+    ax.set(xlim=(low - margin, high + margin), ylim=(len(findings) - 0.5, -0.5))
+    ax.axvspan(*np.clip(claim.claimed, *ax.get_xlim()), color="0.88", linewidth=0)
+    for row, finding in enumerate(findings):
+        if isfinite(finding.value):
+            ax.plot([finding.low, finding.high], [row, row], color="black", linestyle="-", marker="")
+            ax.plot(finding.value, row, color="black", linestyle="", **_marker(finding.verdict))
+        else:
+            ax.text(
+                0.02, row, "no evidence", transform=ax.get_yaxis_transform(), va="center", style="italic", size=SMALL
+            )
+    ax.set_yticks(range(len(findings)), [finding.evidence for finding in findings])
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.tick_params(labelsize=SMALL)
+    ax.set_title(in_lines(claim.statement, WIDTH / 2), fontsize=SMALL + 1, loc="left", x=-0.18)
+    ax.set_xlabel(in_lines(_measured(findings), WIDTH / 2), fontsize=SMALL)
+
+
+def _measured(findings: Sequence[Finding]) -> str:
+    """What is measured; by evidence where that differs."""
+    definitions = {finding.evidence: finding.measure.definition for finding in findings}
+    if len(set(definitions.values())) > 1:
+        said = "; ".join(f"{evidence}: {definition}" for evidence, definition in definitions.items())
+    else:
+        said = next(iter(definitions.values()))
+    sessions = findings[0].claim.sessions
+    return f"{said} ({' against '.join(reversed(sessions))})" if len(sessions) > 1 else said
+
+
+def _marker(verdict: str) -> dict[str, object]:
+    from flowerlib.claims import NOT_SUPPORTED, SUPPORTED  # only here: its statistics take seconds to import
+
+    return {
+        "marker": "X" if verdict == NOT_SUPPORTED else "o",
+        "markersize": 6,
+        "markerfacecolor": "black" if verdict in (SUPPORTED, NOT_SUPPORTED) else "white",
+    }
+
+
+def _claim_legend() -> list[Line2D | Patch]:
+    from flowerlib.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED
+
+    markers = [
+        Line2D([], [], color="black", linestyle="-", label=verdict, **_marker(verdict))
+        for verdict in (SUPPORTED, NOT_SUPPORTED, UNDECIDED)
+    ]
+    return [Patch(color="0.88", label="claimed"), *markers]
+
+
+def _stacked(points: np.ndarray) -> np.ndarray:
+    """Offsets that set equal values one beside the other, around 0, within a row of height 1."""
+    places = np.round(points, 6)
+    counts, seen = Counter(places), Counter()
+    step = min(0.12, 0.7 / max(counts.values()))
+    offsets = []
+    for place in places:
+        offsets.append((seen[place] - (counts[place] - 1) / 2) * step)
+        seen[place] += 1
+    return np.array(offsets)

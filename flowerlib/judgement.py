@@ -17,6 +17,7 @@ from flowerlib.analysis import (
     noise,
     outcomes,
     reliability_bins,
+    unsure_hits,
 )
 from flowerlib.claims import (
     FINAL_ACCURACY,
@@ -32,6 +33,14 @@ from flowerlib.claims import (
     judge_all,
 )
 from flowerlib.document import Figure, Prose, Table, plain
+from flowerlib.gallery import (
+    find_photos,
+    gallery_figure,
+    heatmap_figure,
+    pairs_figure,
+    why_no_gallery,
+    why_no_heatmaps,
+)
 from flowerlib.metrics import Run, Session, confusion_matrix
 from flowerlib.published import published_tables
 from flowerlib.sections import captioned, describe_changes, mean_sd, spread_note
@@ -138,7 +147,7 @@ def claims_part(sessions: Sequence[Session], findings: Sequence[Finding]) -> lis
         frame_table(measures, "measures", "The measures, and on which validation each is taken."),
         frame_table(verdicts, "verdicts", captioned(sessions, "The conclusions, judged.")),
         Figure(
-            figures.claims_figure(table),
+            figures.claims_figure(findings),
             "claims",
             captioned(sessions, "The conclusions' measures with their intervals; shaded: where a conclusion holds."),
             width=1.0,
@@ -358,6 +367,53 @@ def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> 
             right=("Accuracy [95 % interval]",),
         ),
     ]
+
+
+def gallery_part(sessions: Sequence[Session], pairs: pd.DataFrame | None, gallery: bool) -> list[Part]:
+    """Mistakes, close calls and near-duplicates as pictures, and where the network looks; if all is at hand."""
+    run = sessions[0].runs[0]
+    if not gallery:
+        return []
+    photos = find_photos(run)
+    if reason := why_no_gallery(run, photos):
+        return [Prose(f"No pictures are shown here. {plain(reason)}")]
+    name, mistakes, hits = plain(run.name), confident_mistakes(run.predictions), unsure_hits(run.predictions)
+
+    def figure(drawn: object, key: str, caption: str) -> Figure:
+        return Figure(drawn, key, captioned(sessions, caption), width=1.0)
+
+    parts: list[Part] = [
+        Prose(
+            r"Figure \ref{fig:gallery-mistakes} shows the mistakes of which the network was most sure, and "
+            r"Figure \ref{fig:gallery-hits} what it got right by the smallest probability."
+        ),
+        figure(
+            gallery_figure(run, photos, mistakes),
+            "gallery-mistakes",
+            f"Session {name}: the most confident mistakes, with label, prediction and its probability.",
+        ),
+        figure(
+            gallery_figure(run, photos, hits),
+            "gallery-hits",
+            f"Session {name}: the least sure of the right answers.",
+        ),
+    ]
+    if reason := why_no_heatmaps(run, photos):
+        parts.append(Prose(plain(reason)))
+    else:
+        parts.append(
+            figure(
+                heatmap_figure(run, photos, pd.concat([mistakes.head(3), hits.tail(3)])),
+                "heat",
+                f"Session {name}: what of a picture speaks for the predicted class (Grad-CAM), of three mistakes and "
+                "three right answers; the strongest half is outlined.",
+            )
+        )
+    if pairs is not None and len(pairs):
+        first = pd.concat([similar.under_two_labels(pairs), similar.across_split(pairs, run.predictions["photo"])])
+        caption = "Pairs of pictures that stand there twice: under two labels first, then across the split."
+        parts.append(figure(pairs_figure(run, photos, first.drop_duplicates().head(9)), "pairs", caption))
+    return parts
 
 
 # ---- ablations

@@ -21,13 +21,14 @@ from flowerlib.similar import read_pairs
 REPORT_NOTEBOOK = NOTEBOOKS / "report.ipynb"
 
 
-def make_report(runs: Path, out: Path, engine: str) -> Path:
+def make_report(runs: Path, out: Path, engine: str, gallery: bool = True) -> Path:
     """Execute report.ipynb on the runs and print it.
 
     Args:
         runs: a folder of sessions, or a folder of data sets of which one has sessions.
         out: gets report.pdf, report.tex, report.ipynb (executed), figures/ and tables/.
         engine: ``auto``, ``tex`` or ``typst``.
+        gallery: show photos, where they are at hand.
 
     Returns:
         Path of report.pdf.
@@ -37,7 +38,7 @@ def make_report(runs: Path, out: Path, engine: str) -> Path:
     """
     folder = find_sessions(runs)
     executed = make_folder(out) / "report.ipynb"
-    execute_notebook(REPORT_NOTEBOOK, executed, {"runs": str(folder)}, log=out / "report.log")
+    execute_notebook(REPORT_NOTEBOOK, executed, {"runs": str(folder), "gallery": gallery}, log=out / "report.log")
     return build_report(executed, out, engine)
 
 

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from itertools import pairwise
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -5,9 +8,13 @@ import pandas as pd
 import pytest
 
 from flowerlib import figures
+from flowerlib.analysis import reliability_bins
+from flowerlib.claims import CLAIMS, NOT_SUPPORTED, OURS, PUBLISHED, SUPPORTED, UNDECIDED, Finding
 from flowerlib.metrics import METRICS_COLUMNS, Run
 
 matplotlib.use("Agg")
+
+LONG = ("my $roses & $co of the far western hills", "An_unbroken_name_of_forty_characters_abc")
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +74,168 @@ def test_the_confusion_figure_shows_every_count():
 def test_the_contact_sheet_shows_every_picture():
     axes = figures.contact_sheet(np.zeros((11, 8, 8, 3), np.uint8), list("abcdefghijk")).axes
     assert [ax.get_title() for ax in axes if ax.get_images()] == list("abcdefghijk")
+
+
+def assert_nothing_leaves_the_page(figure):
+    for _ in range(3):  # until matplotlib's layout has settled
+        figure.canvas.draw()
+    drawn, slack = figure.get_tightbbox(), 0.02  # inches
+    width, height = figure.get_size_inches()
+    assert drawn.x0 >= -slack
+    assert drawn.y0 >= -slack
+    assert drawn.x1 <= width + slack
+    assert drawn.y1 <= height + slack
+
+
+# ---- bands
+
+
+def test_a_band_reaches_as_far_as_the_spread_where_there_is_one():
+    means = pd.DataFrame({"a": [0.5, 0.7, 0.8], "b": [0.4, 0.5, 0.6]})
+    (band,) = figures.plot_epochs(means, "acc", spreads={"a": pd.Series([0.1, 0.05, 0.0])}).collections
+    corners = {(epoch, round(value, 6)) for epoch, value in band.get_paths()[0].vertices}
+    assert corners == {(0, 0.4), (0, 0.6), (1, 0.65), (1, 0.75), (2, 0.8)}
+    assert not figures.plot_epochs(means, "acc").collections
+
+
+def test_a_band_has_its_curves_colour():
+    ax = figures.plot_epochs({"a": pd.Series([0.5, 0.7])}, "acc", spreads={"a": pd.Series([0.1, 0.1])})
+    assert matplotlib.colors.same_color(ax.collections[0].get_facecolor()[0][:3], ax.get_lines()[0].get_color())
+
+
+# ---- reliability
+
+
+def test_the_reliability_figure_shows_every_filled_bin():
+    random = np.random.default_rng(0)
+    chance = random.uniform(0.5, 1, 300)
+    table = pd.DataFrame({"photo": map(str, range(300)), "label": "a", "a": chance, "b": 1 - chance})
+    table.loc[::4, "label"] = "b"
+    bins = reliability_bins(table)
+    figure = figures.reliability_figure(bins)
+    above, below = figure.axes
+    filled = bins[bins["photos"] > 0]
+    assert 0 < len(filled) < len(bins)
+    points = above.containers[0].lines[0]
+    assert points.get_xdata().tolist() == filled["confidence"].tolist()
+    assert points.get_ydata().tolist() == filled["accuracy"].tolist()
+    ends = [segment[:, 1].tolist() for segment in above.containers[0].lines[2][0].get_segments()]
+    np.testing.assert_allclose(ends, filled[["accuracy_low", "accuracy_high"]])
+    assert [text.get_text() for text in below.texts] == [str(count) for count in filled["photos"]]
+    edges = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in below.patches]
+    np.testing.assert_allclose(edges, filled[["from", "to"]])
+
+
+@pytest.mark.parametrize("times", [1, 1000])
+def test_counts_do_not_run_into_each_other(times):
+    counts = np.full(15, 999 * times)
+    edges = np.linspace(0, 1, 16)
+    middles = (edges[1:] + edges[:-1]) / 2
+    bins = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "photos": counts, "confidence": middles})
+    bins["accuracy"] = bins["accuracy_low"] = bins["accuracy_high"] = 0.5
+    figures.use_report_style()
+    figure = figures.reliability_figure(bins)
+    assert_nothing_leaves_the_page(figure)
+    boxes = [text.get_window_extent() for text in figure.axes[1].texts]
+    assert not any(left.overlaps(right) for left, right in pairwise(boxes))
+
+
+# ---- noise
+
+
+def test_each_row_of_the_noise_figure_is_centred_and_shows_every_value():
+    series = {"a": [0.90, 0.92, 0.91, 0.91], "b": [0.5, 0.6]}
+    repeated = [0.91, 0.91, 0.93]
+    (ax,) = figures.noise_figure(series, repeated).axes
+    rows = [line for line in ax.get_lines() if line.get_marker() == "o"]
+    for row, (line, values) in enumerate(zip(rows, [*series.values(), repeated], strict=True)):
+        np.testing.assert_allclose(line.get_xdata(), 100 * (np.array(values) - np.mean(values)), atol=1e-9)
+        assert np.abs(line.get_ydata() - row).max() < 0.4
+        assert len(set(zip(line.get_xdata().round(6), line.get_ydata(), strict=True))) == len(values)
+    widths = [bar.get_width() for bar in ax.patches]
+    np.testing.assert_allclose(widths, [200 * np.std(v, ddof=1) for v in [*series.values(), repeated]])
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert labels[:2] == ["a\n4 values, sd 0.82", "b\n2 values, sd 7.07"]
+
+
+@pytest.mark.parametrize("sessions", [1, 3, 6])
+def test_the_noise_figure_has_room_for_long_names_and_many_values(sessions):
+    figures.use_report_style()
+    random = np.random.default_rng(0)
+    series = {f"{number}{LONG[number % 2][1:]}": random.random(6) for number in range(sessions)}
+    figure = figures.noise_figure(series, random.integers(500, 510, 200) / 570)
+    assert_nothing_leaves_the_page(figure)
+    boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
+    assert not any(upper.overlaps(lower) for upper, lower in pairwise(boxes))
+
+
+# ---- claims
+
+
+def make_findings(claims=CLAIMS):
+    """A finding of each verdict, and one without evidence, for each claim."""
+    nan = float("nan")
+    told = {
+        PUBLISHED: (0.3, 0.1, 0.7, SUPPORTED),
+        OURS: (-0.2, -0.5, 0.1, NOT_SUPPORTED),
+        "theirs": (0.0, -1.0, 1.0, UNDECIDED),
+        "nobody's": (nan, nan, nan, UNDECIDED),
+    }
+    return [
+        Finding(claim, evidence, claim.measure, *values, note="")
+        for claim in claims
+        for evidence, values in told.items()
+    ]
+
+
+def test_each_claim_has_a_panel_with_its_findings():
+    axes = figures.claims_figure(make_findings()).axes
+    statements = [" ".join(ax.get_title(loc="left").split()) for ax in axes]
+    assert statements == [claim.statement for claim in CLAIMS]
+    for ax in axes:
+        drawn = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in ax.get_lines()]
+        assert drawn[0::2] == [([0.1, 0.7], [0, 0]), ([-0.5, 0.1], [1, 1]), ([-1, 1], [2, 2])]
+        assert drawn[1::2] == [([0.3], [0]), ([-0.2], [1]), ([0.0], [2])]
+        assert [text.get_text() for text in ax.get_yticklabels()] == [PUBLISHED, OURS, "theirs", "nobody's"]
+        assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [("no evidence", 3)]
+        low, high = ax.get_xlim()
+        assert low < -1
+        assert high > 1
+
+
+def test_the_verdicts_of_a_claim_look_different_also_in_grey():
+    looks = set()
+    for line in figures.claims_figure(make_findings(CLAIMS[:1])).axes[0].get_lines()[1::2]:
+        looks.add((line.get_marker(), line.get_markerfacecolor()))
+        assert line.get_color() == "black"
+    assert len(looks) == 3
+
+
+def test_the_claimed_range_is_grey_as_far_as_the_panel_reaches():
+    for ax, claim in zip(figures.claims_figure(make_findings()).axes, CLAIMS, strict=True):
+        (band,) = ax.patches
+        low, high = np.clip(claim.claimed, *ax.get_xlim())
+        assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((low, high))
+        finite = [bound for bound in claim.claimed if np.isfinite(bound)]
+        assert all(ax.get_xlim()[0] < bound < ax.get_xlim()[1] for bound in finite)
+
+
+@pytest.mark.parametrize("claims", [CLAIMS, CLAIMS[:3], CLAIMS[-1:]])
+def test_the_claims_figure_has_room_for_its_text(claims):
+    figures.use_report_style()
+    figure = figures.claims_figure(make_findings(claims))
+    assert len(figure.axes) == len(claims)
+    assert_nothing_leaves_the_page(figure)
+    for ax in figure.axes:
+        ticks = [tick.get_window_extent() for tick in ax.get_xticklabels()]
+        assert not any(left.overlaps(right) for left, right in pairwise(ticks))
+        assert ax.get_window_extent().height > 0.3 * figure.dpi
+
+
+def test_measures_that_differ_by_evidence_are_both_named():
+    claim = next(claim for claim in CLAIMS if claim.published)
+    findings = make_findings([claim])
+    findings[0] = replace(findings[0], measure=claim.published)
+    label = " ".join(figures.claims_figure(findings).axes[0].get_xlabel().split())
+    assert f"{PUBLISHED}: {claim.published.definition}" in label
+    assert f"{OURS}: {claim.measure.definition}" in label

@@ -103,7 +103,7 @@ def test_ablations_are_held_against_the_first_of_them():
     worse = session("resnet18-bs32", image_size=224, flip=0, table=with_right(700), curve=QUICK)
     worse = dataclasses.replace(worse, name="no-flip")
     table = next(part for part in judgement.ablation_part([base, worse]) if isinstance(part, Table))
-    assert "-0.200 [" in table.tabular
+    assert "-0.200 {[}" in table.tabular
     assert judgement.ablation_part([base]) == judgement.ablation_part([]) == []
 
 

@@ -1,0 +1,238 @@
+"""Single photos for the report: mistakes and close calls, near-duplicates, and where a network looks.
+
+A report can be made where photos and checkpoints are not: ask `why_no_gallery` and `why_no_heatmaps` first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import LayerGradCam
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from torch import nn
+from torch.nn.functional import interpolate
+from torchvision.models import ResNet, get_model
+
+from flowerlib.augment import centre_crop, normalize
+from flowerlib.checkpoint import LAST, read_checkpoint
+from flowerlib.dataset import FLOWERS, SYNTHETIC, PhotoSet, load_photos
+from flowerlib.errors import UserError
+from flowerlib.figures import SMALL, WIDTH, contact_sheet, in_lines
+from flowerlib.files import DATA
+from flowerlib.metrics import Run
+from flowerlib.similar import IDENTICAL
+
+LINE = 0.13  # inches: a line of a title
+
+
+def find_photos(run: Run) -> PhotoSet | None:
+    """The photos that a run names, if they are on this machine; nothing is fetched or drawn."""
+    source = run.info["settings"]["data"]
+    named = source == FLOWERS and "FLOWERLIB_DATA" in os.environ
+    if source in (FLOWERS, SYNTHETIC) and not named and not (DATA / source).is_dir():
+        return None
+    try:
+        return load_photos(source, run.info["settings"].get("skip_bad", False))
+    except UserError:
+        return None
+
+
+def why_no_gallery(run: Run, photos: PhotoSet | None) -> str | None:
+    """Why a run's photos can't be shown, as a sentence; None if they can.
+
+    Args:
+        run: the run.
+        photos: what `find_photos` found.
+    """
+    name = run.info["dataset"]["name"]
+    if photos is None:
+        return f"The photos of the data set {name} are not on this machine."
+    if photos.fingerprint != run.info["dataset"]["fingerprint"]:
+        return f"The photos in {photos.root} are not those that {run.name} was run on."
+    return None
+
+
+def why_no_heatmaps(run: Run, photos: PhotoSet | None) -> str | None:
+    """Why it can't be shown where a run's network looks, as a sentence; None if it can."""
+    try:
+        if reason := why_no_gallery(run, photos):
+            return reason
+        if last_map(load_network(run)) is None:
+            return f"Heat maps are made for ResNets only, and {run.info['settings']['model']} is none."
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def gallery_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame, columns: int = 5) -> Figure:
+    """Photos as the network saw them in clean validation, each under its label, prediction and probability.
+
+    Args:
+        run: whose predictions they are.
+        photos: its photos.
+        rows: of `flowerlib.analysis.confident_mistakes` or `unsure_hits`.
+        columns: photos side by side.
+    """
+    if rows.empty:
+        return _nothing()
+    titles = _titles(rows, WIDTH / columns)
+    figure = contact_sheet(_views(run, photos, rows), titles, columns)
+    figure.set_layout_engine("constrained")
+    lines = -(-len(rows) // columns) * _most_lines(titles)
+    figure.set_size_inches(WIDTH, -(-len(rows) // columns) * WIDTH / columns + lines * LINE)
+    return figure
+
+
+def pairs_figure(run: Run, photos: PhotoSet, pairs: pd.DataFrame, columns: int = 3) -> Figure:
+    """Near-duplicates side by side, whole, each under its class folder and side of the split.
+
+    Args:
+        run: tells the validation photos from the training photos.
+        photos: its photos.
+        pairs: of `flowerlib.similar.find_pairs`.
+        columns: pairs side by side.
+    """
+    if pairs.empty:
+        return _nothing()
+    validation = set(run.predictions["photo"])
+    width = WIDTH / columns / 2
+    titles = [
+        [
+            f"{in_lines(path.split('/')[0], width)}\n{'validation' if path in validation else 'training'}"
+            for path in pair
+        ]
+        for pair in pairs[["first", "second"]].itertuples(index=False)
+    ]
+    rows = -(-len(pairs) // columns)
+    lines = 1 + max(map(_most_lines, titles))
+    figure = plt.figure(figsize=(WIDTH, rows * (width + lines * LINE)), layout="constrained")
+    parts = figure.subfigures(rows, columns, squeeze=False).flat
+    for part, pair, said in zip(parts, pairs.itertuples(), titles, strict=False):
+        part.suptitle("identical" if pair.kind == IDENTICAL else f"distance {pair.distance:.2f}", fontsize=SMALL)
+        for ax, path, title in zip(part.subplots(ncols=2), (pair.first, pair.second), said, strict=True):
+            _show(ax, photos.read(photos.paths.index(path)), title)
+    return figure
+
+
+def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
+    """Photos, and under each what of it speaks for the predicted class: bright, the strongest half outlined.
+
+    Grad-CAM (see `heat_maps`) on the network of last.pt, which predictions.csv is of.
+
+    Args:
+        run: whose network it is.
+        photos: its photos.
+        rows: a handful of `flowerlib.analysis.confident_mistakes` or `unsure_hits`.
+
+    Raises:
+        UserError: the checkpoint can't be used, or the network is no ResNet (see `why_no_heatmaps`).
+    """
+    network = load_network(run)
+    layer = last_map(network)
+    if layer is None:
+        raise UserError(why_no_heatmaps(run, photos))
+    if rows.empty:
+        return _nothing()
+    views = _views(run, photos, rows)
+    predicted = [run.classes.index(name) for name in rows["predicted"]]
+    maps = heat_maps(network, layer, normalize(torch.from_numpy(views)), predicted)
+
+    titles = _titles(rows, WIDTH / len(rows))
+    height = 2 * WIDTH / len(rows) + _most_lines(titles) * LINE
+    figure, axes = plt.subplots(
+        2, len(rows), squeeze=False, figsize=(WIDTH, height), layout="constrained", gridspec_kw={"hspace": 0}
+    )
+    for view, heat, title, (above, below) in zip(views, maps, titles, axes.T, strict=True):
+        _show(above, view, title)
+        _show(below, (view * (0.25 + 0.75 * heat[..., None])).astype(np.uint8), "")
+        if heat.any():
+            outline = below.contour(heat, levels=[0.5], colors="white", linewidths=1)
+            outline.set_path_effects([withStroke(linewidth=2, foreground="black")])
+    return figure
+
+
+def heat_maps(network: nn.Module, layer: nn.Module, inputs: torch.Tensor, targets: Sequence[int]) -> np.ndarray:
+    """How much each place of a picture speaks for a class: Grad-CAM.
+
+    Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization"
+    (2017); computed by Captum.
+
+    Args:
+        network: in evaluation mode.
+        layer: a module of it that gives maps of features, (n, channels, height, width).
+        inputs: float32 (n, 3, size, size).
+        targets: n class indices.
+
+    Returns:
+        float32 (n, size, size): 1 at each picture's strongest place, 0 where nothing speaks for the class.
+    """
+    maps = LayerGradCam(network, layer).attribute(inputs, target=torch.tensor(targets), relu_attributions=True)
+    maps = interpolate(maps.detach(), size=inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    strongest = maps.amax(dim=(1, 2), keepdim=True)
+    return (maps / strongest.where(strongest > 0, 1)).numpy()
+
+
+def load_network(run: Run) -> nn.Module:
+    """The network of a run's last epoch, which wrote predictions.csv: on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: last.pt is missing, damaged, or of other predictions.
+    """
+    path = run.folder / LAST
+    checkpoint = read_checkpoint(path)
+    probabilities = torch.from_numpy(run.predictions[run.classes].to_numpy(np.float32))
+    try:
+        network = get_model(run.info["settings"]["model"], num_classes=len(run.classes))
+        network.load_state_dict(checkpoint["model"])
+        if not torch.allclose(checkpoint["logits"].softmax(dim=1), probabilities, atol=1e-4):
+            raise ValueError("predictions.csv is of another epoch or run")
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} doesn't hold the network of {run.name} ({reason}).") from error
+    return network.eval()
+
+
+def last_map(network: nn.Module) -> nn.Module | None:
+    """The module that gives a network's last map of features; None for all but torchvision's ResNets.
+
+    Other networks have none (vision transformers), or none that a name common to them all would find.
+    """
+    return network.layer4 if isinstance(network, ResNet) else None
+
+
+def _views(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> np.ndarray:
+    """uint8 (n, size, size, 3)."""
+    size = run.info["settings"]["image_size"]
+    return np.stack([centre_crop(photos.read(photos.paths.index(photo)), size) for photo in rows["photo"]])
+
+
+def _titles(rows: pd.DataFrame, width: float) -> list[str]:
+    """``label → predicted, probability`` for pictures of ``width`` inches."""
+    return [
+        f"{in_lines(f'{row.label} →', width)}\n{in_lines(f'{row.predicted}, {row.confidence:.2f}', width)}"
+        for row in rows.itertuples(index=False)
+    ]
+
+
+def _most_lines(titles: Sequence[str]) -> int:
+    return max(title.count("\n") + 1 for title in titles)
+
+
+def _show(ax: Axes, picture: np.ndarray, title: str) -> None:
+    ax.imshow(picture)
+    ax.set_anchor("N")  # titles of one height, also above pictures of different heights
+    ax.set_title(title, fontsize=SMALL)
+    ax.set_axis_off()
+
+
+def _nothing() -> Figure:
+    figure = plt.figure(figsize=(WIDTH, 0.4))
+    figure.text(0.5, 0.5, "none", ha="center", va="center", style="italic")
+    return figure
