@@ -16,7 +16,7 @@ DEMO := --data synthetic --weights none $(foreach setting,\
         image_size=48 epochs=12 learning_rate=0.005 lr_step=9 repeats=10,--set $(setting))
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiments ablations report bench lab test clean
+.PHONY: help env demo experiments ablations report bench lab test fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ test: env ## the tests, and the style
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest
+
+fuzz: env ## many more cases of the tests on hostile files
+	.venv/bin/pytest tests/test_fuzz.py --hypothesis-profile=fuzz
 
 clean: ## remove the environment and built reports; photos and runs stay
 	rm -rf .venv report/build

@@ -15,7 +15,7 @@ import PIL
 from filelock import FileLock
 
 from flowerlib.errors import UserError
-from flowerlib.files import DATA, make_folder
+from flowerlib.files import DATA, make_folder, user_path
 
 CHANNELS = 3
 
@@ -67,10 +67,11 @@ def find_cache(fingerprint: str) -> PixelCache | None:
     """The cache of a data set, or None where there is none, or a damaged one."""
     folder = _folder(fingerprint)
     try:
-        sizes = np.load(folder / "sizes.npy")
+        with (folder / "sizes.npy").open("rb") as file:
+            sizes = np.lib.format.read_array(file)
         ends = np.cumsum(sizes.prod(axis=1) * CHANNELS)
         whole = (folder / "pixels.u8").stat().st_size == ends[-1]
-    except (OSError, ValueError, EOFError, IndexError):
+    except Exception:  # numpy raises nearly anything on a damaged file
         return None
     return PixelCache(folder / "pixels.u8", sizes, np.append(0, ends[:-1])) if whole else None
 
@@ -112,5 +113,5 @@ def new_cache(fingerprint: str) -> Iterator[CacheWriter | None]:
 
 def _folder(fingerprint: str) -> Path:
     # decoders differ between versions of Pillow, by a grey level here and there
-    parent = os.environ.get("FLOWERLIB_CACHE") or DATA / "cache"
-    return Path(parent).expanduser().resolve() / f"{fingerprint[:16]}-pillow{PIL.__version__}"
+    parent = user_path(os.environ.get("FLOWERLIB_CACHE") or DATA / "cache")
+    return parent / f"{fingerprint[:16]}-pillow{PIL.__version__}"

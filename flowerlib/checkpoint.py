@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, brief
 from flowerlib.files import replacing
 from flowerlib.metrics import EpochMetrics
 from flowerlib.provenance import describe_differences, inputs
@@ -124,11 +125,12 @@ def _restore(
     checkpoint = read_checkpoint(path)
     try:
         _refuse_other_inputs(path, checkpoint, info)
-        history = [EpochMetrics(**row) for row in checkpoint["history"]]
-        if not history or not all(isfinite(value) for row in history for value in astuple(row)):
-            raise ValueError("its epochs are no finite numbers")
+        history = _read_history(checkpoint["history"])
         logits = checkpoint["logits"].reshape(info["split"]["validation"], len(info["dataset"]["classes"]))
-        info["earlier"] = _computed_elsewhere(checkpoint, info, len(history))
+        if logits.dtype != torch.float32 or logits.isnan().any():
+            raise ValueError("its logits are no numbers")
+        earlier = _computed_elsewhere(checkpoint, info, len(history))
+        json.dumps(earlier)  # it goes into run.json
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         scheduler.load_state_dict(checkpoint["scheduler"])
@@ -136,6 +138,7 @@ def _restore(
         raise
     except Exception as error:  # whole, but not what we write: anything may be wrong with it
         raise _damaged(path, error) from error
+    info["earlier"] = earlier
     return history, logits
 
 
@@ -163,6 +166,16 @@ def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: dict[str,
         )
 
 
+def _read_history(rows: list[dict[str, Any]]) -> list[EpochMetrics]:
+    history = [EpochMetrics(**row) for row in rows]
+    values = [value for row in history for value in astuple(row)]
+    if not history or not all(type(value) in (int, float) and isfinite(value) for value in values):
+        raise ValueError("its epochs are no finite numbers")
+    if [row.epoch for row in history] != list(range(len(history))):
+        raise ValueError("its epochs are not in order")
+    return history
+
+
 def _computed_elsewhere(checkpoint: dict[str, Any], info: dict[str, Any], epochs: int) -> list[dict[str, Any]]:
     """Where earlier epochs were computed, as run.json lists it: device, versions or commit are not today's."""
     elsewhere = checkpoint["computed"] != _computed(info)
@@ -174,9 +187,9 @@ def _computed(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _damaged(path: Path, error: Exception) -> DamagedError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, pickle.UnpicklingError):
-        reason = "it holds more than tensors and plain values"  # PyTorch's own words advise to run its code
+    # of files that hold more, PyTorch's own words advise to run their code
+    unsafe = isinstance(error, pickle.UnpicklingError)
+    reason = "it is damaged, or holds more than tensors and plain values" if unsafe else brief(error)
     return DamagedError(f"The checkpoint {path} can't be read ({reason}).")
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from flowerlib.errors import UserError
-from flowerlib.files import NOTEBOOKS, REPORT, RUNS
+from flowerlib.files import NOTEBOOKS, REPORT, RUNS, user_path
 
 ENGINES = ("auto", "tex", "typst")
 _DATA_HELP = "flowers (the paper's photos), synthetic, or a folder of class folders"
@@ -16,8 +15,8 @@ _DATA_HELP = "flowers (the paper's photos), synthetic, or a folder of class fold
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0, 1 for an error that the user can mend, 130 for Ctrl-C."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         return options.verb(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -25,10 +24,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. Finished epochs are kept: the same command goes on from there.", file=sys.stderr)
         return 130
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().resolve()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--data", metavar="SOURCE", help=_DATA_HELP)
     run.add_argument("--weights", metavar="SOURCE", help="imagenet, none, a file, or a folder of <model>.pth")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting; repeatable")
-    run.add_argument("--runs", type=_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
-    run.add_argument("--experiments", type=_path, default=NOTEBOOKS / "experiments.yaml", metavar="FILE",
+    run.add_argument("--runs", type=user_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
+    run.add_argument("--experiments", type=user_path, default=NOTEBOOKS / "experiments.yaml", metavar="FILE",
                      help="default: %(default)s")  # fmt: skip
     run.add_argument("--force", action="store_true", help="run again what is finished")
     run.set_defaults(verb=_run)
@@ -55,19 +50,21 @@ def _parser() -> argparse.ArgumentParser:
     bench = verbs.add_parser("bench", help="measure how fast training is on this machine, in about ten minutes")
     bench.add_argument("--data", default="flowers", metavar="SOURCE", help=_DATA_HELP)
     bench.add_argument(
-        "--out", type=_path, default=REPORT / "build" / "bench", metavar="FOLDER", help="default: %(default)s"
+        "--out", type=user_path, default=REPORT / "build" / "bench", metavar="FOLDER", help="default: %(default)s"
     )
     bench.add_argument("--repetitions", type=int, default=3, metavar="N", help="default: %(default)s")
     bench.set_defaults(verb=_bench)
 
     export = verbs.add_parser("export", help="write a session's best.pt as an ONNX file")
-    export.add_argument("checkpoint", type=_path, metavar="CHECKPOINT", help="runs/<dataset>/<session>/best.pt")
-    export.add_argument("out", type=_path, metavar="FILE", help="the ONNX file")
+    export.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT", help="runs/<dataset>/<session>/best.pt")
+    export.add_argument("out", type=user_path, metavar="FILE", help="the ONNX file")
     export.set_defaults(verb=_export)
 
     report = verbs.add_parser("report", help="make the PDF of finished sessions")
-    report.add_argument("--runs", type=_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
-    report.add_argument("--out", type=_path, default=REPORT / "build", metavar="FOLDER", help="default: %(default)s")
+    report.add_argument("--runs", type=user_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
+    report.add_argument(
+        "--out", type=user_path, default=REPORT / "build", metavar="FOLDER", help="default: %(default)s"
+    )
     report.add_argument("--engine", choices=ENGINES, default="auto", help="auto: TeX if there is one, else Typst")
     report.add_argument("--no-gallery", action="store_true", help="show no photos, also where they are at hand")
     report.set_defaults(verb=_report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,15 +14,18 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flowerlib.cache import PixelCache, find_cache, new_cache
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, brief
 from flowerlib.fetch import ManifestRow, fetch_flowers, read_manifest
-from flowerlib.files import DATA
+from flowerlib.files import DATA, is_text, user_path
 from flowerlib.progress import progress_bar
 from flowerlib.threads import in_threads
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
+# what the suffixes stand for; among Pillow's many others is one that runs a program, Ghostscript, on what it reads
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_PIXELS = 89_478_485  # of a photo, where Pillow begins to suspect a decompression bomb: 268 MB decoded
+MAX_BYTES = 4 * MAX_PIXELS  # of a file: more than that many pixels take without compression
 TRAINING_SHARE = 0.8  # section 3: int(.8 · 2,848) = 2,278 photos
 
 
@@ -63,7 +67,7 @@ class PhotoSet:
         except (OSError, ValueError) as error:  # no file, or a shorter one
             raise UserError(
                 f"The decoded pixels of {self.paths[index]} can't be read from {self.pixels.file} any more "
-                f"({_reason(error)}). Run the same command again: it decodes the photos anew."
+                f"({brief(error)}). Run the same command again: it decodes the photos anew."
             ) from error
 
 
@@ -134,7 +138,7 @@ def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
     if skipped:
         listing = replace(listing, photos=tuple(path for path in listing.photos if path not in skipped))
         print(f"{len(skipped):,} photos that can't be read are left out: {_listed(skipped)}")
-    _refuse_too_few(root, listing)
+    _refuse_too_few(root, listing, skipped)
     files = inspect(root, listing.photos, decoded=None)
     _refuse_unreadable(root, files)
     if name == FLOWERS:
@@ -169,7 +173,7 @@ def locate(source: str) -> tuple[str, Path]:
         return FLOWERS, _flowers_folder()
     if source == SYNTHETIC:
         return SYNTHETIC, _synthetic_folder()
-    folder = Path(source).expanduser().resolve()
+    folder = user_path(source)
     mistakable = folder.name in (FLOWERS, SYNTHETIC) and folder.parent != DATA.resolve()
     return f"own-{folder.name}" if mistakable else folder.name, folder
 
@@ -181,7 +185,7 @@ def list_files(root: Path) -> Listing:
     'train' and 'val' would pass for a data set with these two classes.
 
     Raises:
-        UserError: ``root`` is missing, empty or no folder, or it can't be listed.
+        UserError: ``root`` is missing, empty or no folder, it can't be listed, or a name in it is no text.
     """
     classes, photos, others = [], [], {}
     try:
@@ -200,12 +204,17 @@ def list_files(root: Path) -> Listing:
                         photos.append(path)
     except OSError as error:
         raise UserError(
-            f"The photos' folder {root} can't be read ({_reason(error)}). A data source is 'flowers', "
+            f"The photos' folder {root} can't be read ({brief(error)}). A data source is 'flowers', "
             "'synthetic' or a folder of class folders; FLOWERLIB_DATA, where set, is the folder of "
             "'flowers'."
         ) from error
     if not (classes or others):
         raise UserError(f"The photos' folder {root} is empty. Put a folder of photos into it for each class.")
+    if odd := [name for name in (root.name, *classes, *photos) if not is_text(name)]:
+        raise UserError(
+            f"In {root} rename {', '.join(map(ascii, odd))}: names with control characters, or in another encoding "
+            "than UTF-8, can't be written to a run's tables."
+        )
     return Listing(tuple(sorted(classes)), tuple(sorted(photos)), dict(sorted(others.items())))
 
 
@@ -223,21 +232,25 @@ def inspect(
     def look(path: str) -> tuple[PhotoFile, np.ndarray | None]:
         sha256, pixels = "", None
         try:
+            if (size := (root / path).stat().st_size) > MAX_BYTES:
+                raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
             data = (root / path).read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
             if decoded:
                 pixels = np.asarray(decode(data))
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            return PhotoFile(path, sha256, _reason(error)), None
+            return PhotoFile(path, sha256, _problem(error)), None
         return PhotoFile(path, sha256, None), pixels
 
     files = []
     description = "Decoding photos" if decoded else "Reading photos"
     looks = in_threads(look, paths)
-    for file, pixels in progress_bar(looks, desc=description, total=len(paths), unit="photo"):
-        files.append(file)
-        if pixels is not None:
-            decoded(pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of odd metadata in photos that it reads all the same
+        for file, pixels in progress_bar(looks, desc=description, total=len(paths), unit="photo"):
+            files.append(file)
+            if pixels is not None:
+                decoded(pixels)
     return tuple(files)
 
 
@@ -260,7 +273,7 @@ def decode(data: bytes) -> Image.Image:
             that it must be a decompression bomb.
         Exception: whatever Pillow raises on a file that it can't decode.
     """
-    image = Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width} × {image.height} pixels, more than {MAX_PIXELS:,}: make it smaller")
     if image.mode[0] in "IF":
@@ -292,7 +305,7 @@ def _drop(pixels: np.ndarray) -> None:
 
 def _flowers_folder() -> Path:
     if folder := os.environ.get("FLOWERLIB_DATA"):
-        return Path(folder).expanduser().resolve()
+        return user_path(folder)
     folder = DATA / FLOWERS
     if not folder.is_dir():
         fetch_flowers(folder)
@@ -313,12 +326,14 @@ def _why_no_photo(file: Path) -> str | None:
         return "hidden"
     if file.is_dir():
         return "a folder within a class folder"
+    if not file.is_file() and file.exists():
+        return "no file but a pipe or a device"  # to read it might never end
     if file.suffix.lower() not in SUFFIXES:
         return "not a photo's suffix"
     return None
 
 
-def _refuse_too_few(root: Path, listing: Listing) -> None:
+def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> None:
     if len(listing.classes) < 2:
         found = f"only the class folder '{listing.classes[0]}'" if listing.classes else "no class folder"
         raise UserError(
@@ -331,8 +346,9 @@ def _refuse_too_few(root: Path, listing: Listing) -> None:
         )
     filled = {path.split("/")[0] for path in listing.photos}
     if empty := [name for name in listing.classes if name not in filled]:
+        kind = "readable photos" if skipped else "photos"
         raise UserError(
-            f"In {root} these class folders hold no photos: {', '.join(empty)}. Put photos "
+            f"In {root} these class folders hold no {kind}: {', '.join(empty)}. Put photos "
             f"({', '.join(sorted(SUFFIXES))}) directly into them, or remove them."
         )
 
@@ -364,10 +380,10 @@ def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:
         print(f"{root} is not exactly the paper's data set: {difference}.")
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image in any format that Pillow reads"  # Pillow names a buffer in memory here
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _problem(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # Pillow names a buffer in memory
+        return f"not an image in any format that is read here: {', '.join(FORMATS)}"
+    return brief(error)
 
 
 def _fingerprint(parts: Iterable[str]) -> str:

@@ -1,4 +1,6 @@
-"""The one exception that is meant for users."""
+"""The one exception that is meant for users, and how it quotes what it can't vouch for."""
+
+LONGEST = 300  # characters of a foreign error or value in a message
 
 
 class UserError(Exception):
@@ -7,3 +9,11 @@ class UserError(Exception):
     The message is one paragraph: what went wrong, where, and how to mend it. The command line prints it
     without a traceback and exits non-zero; in a notebook it is the last line of the error.
     """
+
+
+def brief(thing: object) -> str:
+    """A foreign error, or a value from a file, as a part of a message: on one line, and not long."""
+    if isinstance(thing, Exception):
+        thing = getattr(thing, "strerror", None) or str(thing) or type(thing).__name__
+    text = " ".join(str(thing).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

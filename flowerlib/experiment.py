@@ -12,10 +12,13 @@ from typing import Any
 import yaml
 from torchvision.models import list_models
 
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, brief
+from flowerlib.files import is_text
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
+LONGEST_VALUE = 3000  # characters in a YAML file: Python refuses to print whole numbers of more than 4,300 digits
+LONGEST_YAML = 100_000  # characters of all values, with aliases written out
 
 
 def _setting(default: Any, *, low: float | None = None, high: float | None = None, above: float | None = None):
@@ -99,7 +102,7 @@ class Experiment:
         known = [item.name for item in fields(cls)]
         for key in settings:
             if key not in known:
-                raise UserError(f"There is no setting '{key}'.{_did_you_mean(key, known)}")
+                raise UserError(f"There is no setting '{brief(key)}'.{_did_you_mean(key, known)}")
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:
@@ -131,11 +134,11 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
         UserError: the file is missing or no such mapping, or a session's settings are wrong; it says where.
     """
     try:
-        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        entries = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The experiments file {path} can't be read: {error}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
+        raise UserError(f"The experiments file {path} can't be read: {brief(error)}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no valid YAML: {brief(error)}.") from error
     if not isinstance(entries, dict) or not entries:
         raise UserError(
             f"{path} must map session names to settings, for example 'resnet18-bs64: {{batch_size: 64}}'."
@@ -155,20 +158,34 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Read a ``KEY=VALUE`` of the command line; the value is read as in experiments.yaml."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set takes KEY=VALUE, for example --set epochs=2, not '{text}'.")
+        raise UserError(f"--set takes KEY=VALUE, for example --set epochs=2, not '{brief(text)}'.")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"The value in --set {text} can't be read: write a number, a word, true or false.") from error
+        return key.strip(), load_yaml(value)
+    except ValueError as error:
+        raise UserError(
+            f"The value in --set {brief(text)} can't be read: write a number, a word, true or false."
+        ) from error
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML of plain values: nothing in it can run code, or grow beyond `LONGEST_YAML`.
+
+    Raises:
+        ValueError: no valid YAML, too long, or a key stands twice in a mapping.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except Exception as error:  # PyYAML raises nearly anything on a value that doesn't fit its tag
+        raise ValueError(brief(error)) from error
 
 
 def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any]) -> dict[str, Experiment]:
     """One session, or with ``seeds`` one for each seed."""
     # the name becomes a folder, a LaTeX label and a file name
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UserError(f"In {path}, '{name}' is no session name: use letters, digits, '.', '_' and '-'.")
+        raise UserError(f"In {path}, {brief(repr(name))} is no session name: use letters, digits, '.', '_' and '-'.")
     if not isinstance(entry, dict):
-        raise UserError(f"In {path}, session '{name}' must list settings as 'key: value', not {entry!r}.")
+        raise UserError(f"In {path}, session '{name}' must list settings as 'key: value', not {brief(repr(entry))}.")
     settings = {**entry, **overrides}
     seeds = settings.pop("seeds", None)
     try:
@@ -187,11 +204,11 @@ def _checked(item, value: Any) -> Any:
     if kind == "float":
         value = _as_float(value)
     if type(value).__name__ != kind:
-        raise UserError(f"{item.name} must be {_allowed(item)}, not {value!r}.")
+        raise UserError(f"{item.name} must be {_allowed(item)}, not {brief(repr(value))}.")
     low, high, above = (item.metadata.get(key) for key in ("low", "high", "above"))
     inside = (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
-    if not inside or value in (float("inf"), float("-inf")) or value == "":
-        raise UserError(f"{item.name} must be {_allowed(item)}, not {value!r}.")
+    if not inside or value in (float("inf"), float("-inf"), "") or (kind == "str" and not is_text(value)):
+        raise UserError(f"{item.name} must be {_allowed(item)}, not {brief(repr(value))}.")
     return value
 
 
@@ -218,7 +235,7 @@ def _check_choice(key: str, value: str, choices: Iterable[str]) -> None:
         some = (
             ", ".join(choices) if len(choices) < 10 else "a torchvision classifier, for example resnet18 or resnet34"
         )
-        raise UserError(f"{key} must be one of {some}, not '{value}'.{_did_you_mean(value, choices)}")
+        raise UserError(f"{key} must be one of {some}, not '{brief(value)}'.{_did_you_mean(value, choices)}")
 
 
 def _did_you_mean(word: Any, known: Iterable[str]) -> str:
@@ -228,8 +245,25 @@ def _did_you_mean(word: Any, known: Iterable[str]) -> str:
     )
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's own reader lets a repeated key win in silence; a session would vanish."""
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's own reader lets a repeated key win in silence, and nine aliases of nine aliases .. fill the memory."""
+
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self.length, self.lengths = 0, {}
+
+    def compose_node(self, parent, index):
+        begin, is_alias = self.length, self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        own = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        if is_alias:
+            self.length += self.lengths.get(node, 0)  # 0: within itself
+        else:
+            self.length += own + 1
+            self.lengths[node] = self.length - begin
+        if own > LONGEST_VALUE or self.length > LONGEST_YAML:
+            raise yaml.composer.ComposerError(None, None, "it holds too much", node.start_mark)
+        return node
 
     def construct_mapping(self, node, deep=False):
         if isinstance(node, yaml.MappingNode):

@@ -12,10 +12,10 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import re
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, brief
 from flowerlib.files import make_folder
 from flowerlib.progress import progress_bar
 
@@ -38,29 +38,52 @@ SOURCES = (
     "https://raw.githubusercontent.com/simple-boy/AI-/master/flower_dataset/{path}",
 )
 MANIFEST = Path(__file__).with_name("manifest.csv")
+PHOTOS = 2848  # rows of the manifest
 LOOPBACK = ("127.0.0.1", "localhost")
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
 CHUNK = 1 << 16  # bytes; what a broken transfer may lose
 MAX_BYTES = 2 << 30  # of an archive, packed or unpacked: nine times TensorFlow's, against archive bombs
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError)
+MAX_AT_ONCE = 1 << 20  # bytes of a tar: a photo (the largest has 0.3 MB), or what comes before one
 
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One of the paper's photos: its path ``class/file``, its size in bytes, its SHA-256 in hex."""
+    """One of the paper's photos: its path ``class/file``, its size in bytes, its SHA-256 in hex.
+
+    Raises:
+        ValueError: it is none, or its path might lead out of a folder that it is put into.
+    """
 
     path: str
     bytes: int
     sha256: str
 
+    def __post_init__(self):
+        name = r"(?!\.)[^/\x00-\x1f]+"
+        if not re.fullmatch(f"{name}/{name} [0-9a-f]{{64}}", f"{self.path} {self.sha256}"):
+            raise ValueError(f"no row of class, file, bytes and sha256: {self}")
+
 
 def read_manifest(file: Path = MANIFEST) -> tuple[ManifestRow, ...]:
-    """Read the paper's 2,848 photos: rows of class, file, bytes, sha256."""
-    with file.open(newline="", encoding="utf-8") as lines:
-        return tuple(
-            ManifestRow(f"{row['class']}/{row['file']}", int(row["bytes"]), row["sha256"])
-            for row in csv.DictReader(lines)
-        )
+    """Read the paper's 2,848 photos: rows of class, file, bytes, sha256.
+
+    Raises:
+        UserError: it isn't that file any more.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = tuple(
+                ManifestRow(f"{row['class']}/{row['file']}", int(row["bytes"]), row["sha256"])
+                for row in csv.DictReader(lines)
+            )
+        if not len(rows) == len({row.path for row in rows}) == PHOTOS:
+            raise ValueError(f"it has {len(rows):,} rows, not {PHOTOS:,}, or a photo twice")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(
+            f"The list of the paper's photos, {file}, can't be used ({brief(error)}). It comes with flowerlib: put "
+            "back the file as it was."
+        ) from error
+    return rows
 
 
 def fetch_flowers(
@@ -200,7 +223,8 @@ def _validator(response: requests.Response) -> str:
 
 
 def _bar(response: requests.Response, start: int) -> tqdm:
-    total = start + int(response.headers.get("Content-Length", 0)) or None
+    length = re.fullmatch("[0-9]{1,18}", response.headers.get("Content-Length", ""))
+    total = start + int(length[0]) if length else None
     return progress_bar(total=total, initial=start, unit="B", unit_scale=True)
 
 
@@ -211,8 +235,6 @@ def _unpack(archive: Path, gathered: Gathering) -> None:
         for name, data in _members(archive, gathered.sizes):
             outside += name.startswith("/") or ".." in PurePosixPath(name).parts
             gathered.keep(data)
-    except DAMAGE as error:
-        raise _Refused(f"is damaged, or no zip or tar.gz archive ({error})") from error
     finally:
         archive.unlink()
         if outside:
@@ -220,13 +242,18 @@ def _unpack(archive: Path, gathered: Gathering) -> None:
 
 
 def _members(archive: Path, sizes: set[int]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of an archive's regular files, content b'' for a size that isn't wanted."""
+    """Yield name and content of an archive's members, content b'' for a size that isn't wanted."""
     unpacked = 0
-    for name, size, read in _zipped(archive) if zipfile.is_zipfile(archive) else _tarred(archive):
-        unpacked += size
-        if unpacked > MAX_BYTES:
-            raise _Refused(f"unpacks to more than {MAX_BYTES:,} bytes")
-        yield name, read(size) if size in sizes else b""
+    try:
+        for name, size, read in _zipped(archive) if zipfile.is_zipfile(archive) else _tarred(archive):
+            unpacked += size
+            if unpacked > MAX_BYTES:
+                raise _Refused(f"unpacks to more than {MAX_BYTES:,} bytes")
+            yield name, read(size) if size in sizes else b""
+    except _Refused:
+        raise
+    except Exception as error:  # zipfile and tarfile raise nearly anything on a damaged file
+        raise _Refused(f"is damaged, or no zip or tar.gz archive ({brief(error)})") from error
 
 
 def _zipped(archive: Path) -> Iterator[tuple]:
@@ -238,10 +265,25 @@ def _zipped(archive: Path) -> Iterator[tuple]:
 
 
 def _tarred(archive: Path) -> Iterator[tuple]:
-    with tarfile.open(archive, "r:gz") as members:
+    with _Unzipped(archive) as tar, tarfile.open(fileobj=tar, mode="r:") as members:
         for member in members:
-            if member.isfile():  # no link, device or pipe
-                yield member.name, member.size, members.extractfile(member).read
+            if member.size < 0:
+                raise ValueError("a member of negative size")  # the next one would be the same, for ever
+            # of a link, a device or a pipe nothing is read; but to pass over what it claims to hold takes its time
+            yield member.name, member.size, members.extractfile(member).read if member.isfile() else _nothing
+
+
+def _nothing(size: int) -> bytes:
+    return b""
+
+
+class _Unzipped(gzip.GzipFile):
+    """A tar that is read in small parts: tarfile would take a name as long as its header says into memory."""
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_AT_ONCE:
+            raise ValueError(f"a part of {size:,} bytes")
+        return super().read(size)
 
 
 def _fetch_singly(template: str, gathered: Gathering) -> None:

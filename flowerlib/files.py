@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,23 @@ DATA = PROJECT / "data"
 RUNS = PROJECT / "runs"
 
 PATIENCE = 5.0  # seconds: a process whose parent was killed needs a moment to notice
+
+
+def user_path(text: str) -> Path:
+    """The absolute path that a user means; ``~`` is their home, ``~name`` another's.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    expanded = os.path.expanduser(text)
+    if str(expanded).startswith("~"):
+        raise UserError(f"{text} begins with a user's name that isn't known here. Write the folder's full path.")
+    return Path(os.path.realpath(expanded))  # where links lead in a circle pathlib's own raises
+
+
+def is_text(name: object) -> bool:
+    """Whether ``name`` can be printed and written as UTF-8: no control characters, no bytes of another encoding."""
+    return isinstance(name, str) and not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name)
 
 
 def make_folder(folder: Path) -> Path:

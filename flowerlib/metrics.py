@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flowerlib.errors import UserError
-from flowerlib.experiment import seed_name
-from flowerlib.files import write_text
+from flowerlib.errors import UserError, brief
+from flowerlib.experiment import Experiment, seed_name
+from flowerlib.files import is_text, write_text
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,33 @@ class EpochMetrics:
 
 
 METRICS_COLUMNS = tuple(item.name for item in fields(EpochMetrics))
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or is_text(value)
+
+
+def _are_counts(value: object) -> bool:
+    return isinstance(value, dict) and all(is_text(name) and isinstance(value[name], int) for name in value)
+
+
+# what is read from run.json: by key, a type, a function that tells whether a value will do, or more keys
+_INFO = {
+    "finished": bool,
+    "settings": dict,
+    "seed": int,
+    "dataset": {"name": is_text, "photos": int, "classes": _are_counts, "fingerprint": is_text},
+    "split": {"train": int, "validation": int, "fingerprint": is_text},
+    "weights": {
+        "source": ("imagenet", "file", "none").__contains__,
+        "file": _is_text_or_none,
+        "sha256": _is_text_or_none,
+    },
+    "precision": is_text,
+    "device": {"type": is_text, "name": is_text, "threads": int},
+    "versions": lambda value: isinstance(value, dict) and all(map(is_text, (*value, *value.values()))),
+    "commit": _is_text_or_none,
+}
 
 
 @dataclass(frozen=True)
@@ -176,28 +203,25 @@ def read_run(folder: Path) -> Run:
     """Read a session's folder.
 
     Raises:
-        UserError: a file is missing or is not what it should be.
+        UserError: a file is missing, or is not what training writes for run.json's settings, classes and split.
     """
     info = read_info(folder)
     if info is None:
         raise UserError(f"There is no run in {folder}: run.json is missing. Run the session first.")
-    metrics = _read_table(folder / "metrics.csv")
-    if tuple(metrics.columns) != METRICS_COLUMNS or not len(metrics):
-        raise UserError(f"{folder / 'metrics.csv'} must have rows under the columns {', '.join(METRICS_COLUMNS)}.")
-    # classes are text, also those called 0, 1 or NA
-    predictions = _read_table(folder / "predictions.csv", dtype={"photo": str, "label": str}, keep_default_na=False)
-    if list(predictions.columns[:2]) != ["photo", "label"]:
-        raise UserError(f"{folder / 'predictions.csv'} must begin with the columns photo, label.")
+    metrics = _read_metrics(folder / "metrics.csv", info["settings"]["epochs"])
+    predictions = _read_predictions(
+        folder / "predictions.csv", list(info["dataset"]["classes"]), info["split"]["validation"]
+    )
     return Run(folder.name, folder, info, metrics, predictions, _read_repeats(folder / "repeats.csv"))
 
 
 def _read_repeats(path: Path) -> tuple[float, ...]:
     if not path.exists():  # a run of an earlier version
         return ()
-    table = _read_table(path)
-    if list(table.columns) != ["repeat", "val_aug_acc"]:
-        raise UserError(f"{path} must have the columns repeat, val_aug_acc.")
-    return tuple(table["val_aug_acc"])
+    accuracies = _read_table(path, {"repeat": "float", "val_aug_acc": "float"})["val_aug_acc"]
+    if not accuracies.between(0, 1).all():
+        raise _damaged(path, "its accuracies must be fractions")
+    return tuple(accuracies)
 
 
 def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:
@@ -215,16 +239,23 @@ def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:
 
 
 def read_info(folder: Path) -> dict[str, Any] | None:
-    """Read run.json; None where there is none yet."""
+    """Read run.json; None where there is none yet.
+
+    Raises:
+        UserError: it is damaged, or some of what is read from it is missing or not of its kind.
+    """
     path = folder / "run.json"
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
+        if wrong := list(_wrong_parts(info, _INFO)):
+            raise ValueError(f"missing, or not what it should be: {', '.join(wrong)}")
+        info["settings"] = Experiment.from_settings(info["settings"]).settings()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} can't be read ({error}). Remove the folder, or run again with --force.") from error
-    if not isinstance(info, dict) or not isinstance(info.get("settings"), dict):
-        raise UserError(f"{path} lacks the session's settings. Remove the folder, or run again with --force.")
+    except (OSError, ValueError, RecursionError, UserError) as error:
+        raise UserError(
+            f"{path} can't be read ({brief(error)}). Remove the folder, or run again with --force."
+        ) from error
     return info
 
 
@@ -240,8 +271,44 @@ def confusion_matrix(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.crosstab(predictions["label"], predicted).reindex(index=classes, columns=classes, fill_value=0)
 
 
-def _read_table(path: Path, **options: Any) -> pd.DataFrame:
+def _wrong_parts(value: Any, shape: Any, name: str = "") -> Iterator[str]:
+    """The names of what doesn't fit ``shape``, such as dataset.classes."""
+    if isinstance(shape, dict) and isinstance(value, dict):
+        for key, part in shape.items():
+            yield from _wrong_parts(value.get(key, ...), part, f"{name}.{key}".lstrip("."))
+    elif isinstance(shape, dict) or not (isinstance(value, shape) if isinstance(shape, type) else shape(value)):
+        yield name or "all of it"
+
+
+def _read_metrics(path: Path, epochs: int) -> pd.DataFrame:
+    metrics = _read_table(path, dict.fromkeys(METRICS_COLUMNS, "float"))
+    in_order = len(metrics) == epochs and list(metrics["epoch"]) == list(range(epochs))
+    if not in_order or not (metrics.abs() <= np.finfo(np.float32).max).all(axis=None):  # never true of nan
+        raise _damaged(path, f"it must have finite numbers for each of {epochs} epochs")
+    return metrics.astype({"epoch": "int"})
+
+
+def _read_predictions(path: Path, classes: list[str], photos: int) -> pd.DataFrame:
+    predictions = _read_table(path, {"photo": "str", "label": "str"} | dict.fromkeys(classes, "float"))
+    probabilities = predictions[classes]
+    sensible = predictions["label"].isin(classes).all() and ((probabilities >= 0) & (probabilities <= 1)).all(
+        axis=None
+    )
+    if len(predictions) != photos or not sensible:
+        raise _damaged(path, f"it must have a label and its probabilities for each of {photos} photos")
+    return predictions
+
+
+def _read_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    """Read a table of these columns, each of its type. Text stays text, also classes called 0, 1 or NA."""
     try:
-        return pd.read_csv(path, **options)
-    except (OSError, ValueError) as error:  # pandas' parser errors and bad UTF-8 are ValueErrors
-        raise UserError(f"{path} can't be read as a table ({error}). Run the session again with --force.") from error
+        table = pd.read_csv(path, dtype=columns, keep_default_na=False)
+    except (OSError, ValueError, OverflowError) as error:  # pandas' parser errors and bad UTF-8 are ValueErrors
+        raise _damaged(path, brief(error)) from error
+    if list(table.columns) != list(columns):
+        raise _damaged(path, f"its columns must be {', '.join(columns)}")
+    return table
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is not what the session wrote ({why}). Run the session again with --force.")

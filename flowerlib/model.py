@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, brief
 from flowerlib.experiment import Experiment
 
 WAYS_OUT = (
@@ -96,7 +94,8 @@ def check_model(experiment: Experiment, classes: int, weights: Weights) -> nn.Mo
             model(torch.zeros(1, 3, side, side))
     except (RuntimeError, AssertionError, ValueError) as error:  # vision transformers take one size only
         raise UserError(
-            f"{experiment.model} can't take pictures of {side}×{side} pixels ({error}). Try --set image_size=224."
+            f"{experiment.model} can't take pictures of {side}×{side} pixels ({brief(error)}). Try "
+            "--set image_size=224."
         ) from error
     return model
 
@@ -110,9 +109,12 @@ def _load_backbone(
     if wrong:
         raise UserError(
             f"The weights file {file} is not of a {name}: {len(wrong)} of {len(expected)} tensors are "
-            f"missing, unknown or of another shape, for example '{min(wrong)}'. {WAYS_OUT}"
+            f"missing, unknown or of another shape, for example '{brief(min(wrong))}'. {WAYS_OUT}"
         )
-    model.load_state_dict(backbone, strict=False)
+    try:
+        model.load_state_dict(backbone, strict=False)
+    except RuntimeError as error:  # of the right shape, but sparse, say
+        raise UserError(f"The weights of {file} can't be put into a {name} ({brief(error)}). {WAYS_OUT}") from error
 
 
 def load_weights(source: str, model: str) -> Weights:
@@ -131,7 +133,8 @@ def load_weights(source: str, model: str) -> Weights:
     folder = os.environ.get("FLOWERLIB_WEIGHTS")
     if source == "imagenet" and not folder:
         return _imagenet(model)
-    return _read_file(_weights_file(Path(folder if source == "imagenet" else source).expanduser(), model), model)
+    path = os.path.expanduser(folder if source == "imagenet" else source)
+    return _read_file(_weights_file(Path(path), model), model)
 
 
 def _imagenet(model: str) -> Weights:
@@ -139,9 +142,9 @@ def _imagenet(model: str) -> Weights:
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     try:
         torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # of the network, of the disk, or PyTorch's nearly any of a damaged file
         raise UserError(
-            f"ImageNet's weights of {model} could not be downloaded from {url} ({error}). {WAYS_OUT}"
+            f"ImageNet's weights of {model} could not be downloaded from {url} ({brief(error)}). {WAYS_OUT}"
         ) from error
     return _read_file(path, model)
 
@@ -152,8 +155,9 @@ def _imagenet_url(model: str) -> str:
 
 
 def _weights_file(path: Path, model: str) -> Path:
-    file = path / f"{model}.pth" if path.is_dir() else path
-    if not file.is_file():
+    # unlike pathlib's, these two take a path that is too long, or may not be read, for one that isn't there
+    file = path / f"{model}.pth" if os.path.isdir(path) else path
+    if not os.path.isfile(file):
         raise UserError(f"There is no weights file {file}. {WAYS_OUT}")
     return file
 
@@ -162,12 +166,13 @@ def _read_file(path: Path, model: str) -> Weights:
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # on a damaged file PyTorch's reader raises nearly anything
         raise UserError(
-            f"The weights file {path} can't be read as a PyTorch state_dict ({reason}). {WAYS_OUT}"
+            f"The weights file {path} can't be read as a PyTorch state_dict ({brief(error)}). {WAYS_OUT}"
         ) from error
-    if not isinstance(state_dict, dict) or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+    if not isinstance(state_dict, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state_dict.items()
+    ):
         raise UserError(f"The weights file {path} is no state_dict of tensors by name. {WAYS_OUT}")
     # torchvision's file names end in the first eight digits of the file's hash: resnet18-f37072fd.pth
     genuine = digest.startswith(_imagenet_url(model).removesuffix(".pth").rsplit("-", 1)[1])

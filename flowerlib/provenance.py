@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from flowerlib.dataset import PhotoSet, Split
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, brief
 from flowerlib.experiment import Experiment
 from flowerlib.files import PROJECT
 from flowerlib.model import Weights
@@ -64,7 +64,7 @@ def inputs(info: dict[str, Any]) -> dict[str, Any]:
 def describe_differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Name the values that differ, ``epochs: 20 then, 2 now``; empty where none does."""
     return "; ".join(
-        f"{key}: {before.get(key)} then, {now.get(key)} now"
+        f"{brief(key)}: {brief(before.get(key))} then, {brief(now.get(key))} now"
         for key in now | before
         if before.get(key) != now.get(key)
     )

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from flowerlib.document import TitlePage
-from flowerlib.errors import UserError
-from flowerlib.experiment import read_experiments
+from flowerlib.errors import UserError, brief
+from flowerlib.experiment import load_yaml, read_experiments
 from flowerlib.files import NOTEBOOKS, REPORT, make_folder
 from flowerlib.metrics import Session, group_seeds, read_info, read_runs
 from flowerlib.pdf import build_report
@@ -48,7 +47,7 @@ def find_sessions(runs: Path) -> Path:
     Where there are several, it is ``flowers``; what is taken and what is left out is printed.
     """
     paths = list(runs.glob("[!.]*/run.json")) or list(runs.glob("*/[!.]*/run.json"))
-    found = {path.parent: read_info(path.parent) for path in paths}
+    found = {path.parent: info for path in paths if (info := read_info(path.parent))}
     folders = sorted({folder.parent for folder, info in found.items() if info["finished"]})
     chosen = [folder for folder in folders if folder.name == "flowers"] if len(folders) > 1 else folders
     if not chosen:
@@ -98,8 +97,8 @@ def load_pairs(folder: Path) -> pd.DataFrame | None:
 def title_page(sessions: Sequence[Session], path: Path = REPORT / "title.yaml") -> TitlePage:
     """Title and authors from the student's file, and a notice where data or weights are not the paper's."""
     try:
-        page = yaml.safe_load(path.read_text(encoding="utf-8"))
+        page = load_yaml(path.read_text(encoding="utf-8"))
         authors = [str(name) for name in page["authors"]]
         return TitlePage(str(page["title"]), authors, str(page["date"]), notice(sessions))
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"{path} must give title, authors (a list) and date: {error!r}.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} must give title, authors (a list) and date: {brief(repr(error))}.") from error

@@ -193,7 +193,7 @@ def _set_aside(folder: Path) -> None:
 def _epochs_done(folder: Path) -> int:
     try:
         return len(pd.read_csv(folder / "metrics.csv"))
-    except FileNotFoundError:
+    except (OSError, ValueError):  # none yet, or damaged
         return 0
 
 

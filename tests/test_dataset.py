@@ -1,4 +1,5 @@
 import hashlib
+import os
 import re
 import shutil
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flowerlib import dataset
-from flowerlib.dataset import PhotoSet, load_photos, split
+from flowerlib.dataset import PhotoSet, list_files, load_photos, split
 from flowerlib.errors import UserError
 from flowerlib.fetch import ManifestRow, read_manifest
 
@@ -212,6 +213,42 @@ def test_decompression_bomb_is_unreadable(photo_folder, monkeypatch):
 def test_missing_folder(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.*No such file"):
         load_photos(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("~nobody-here/photos", "isn't known here"), ("x" * 300, "File name too long"), ("loop", "Too many levels")],
+)
+def test_a_path_that_leads_nowhere(tmp_path, monkeypatch, source, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match=said):
+        load_photos(source)
+
+
+@pytest.mark.parametrize("name", [b"aster/\xff.jpg", b"aster/a\x07.jpg", b"\xff"])
+def test_names_that_no_table_can_hold_are_refused(photo_folder, name):
+    path = os.fsencode(photo_folder) + b"/" + name
+    try:
+        os.mkdir(path) if name == b"\xff" else shutil.copy(photo_folder / "aster/0.jpg", path)
+    except OSError:
+        pytest.skip("this file system refuses such names itself")
+    with pytest.raises(UserError, match=r"rename '.*\\"):
+        load_photos(str(photo_folder))
+
+
+def test_a_pipe_is_no_photo(photo_folder):
+    os.mkfifo(photo_folder / "aster/00.jpg")
+    (photo_folder / "aster/01.jpg").symlink_to("/dev/zero")
+    listing = list_files(photo_folder)
+    assert set(listing.others) == {"aster/00.jpg", "aster/01.jpg"}
+    assert len(listing.photos) == 24
+
+
+def test_a_file_larger_than_any_photo_is_not_read(photo_folder):
+    os.truncate(photo_folder / "aster/0.jpg", dataset.MAX_BYTES + 1)  # takes no room on the disk
+    with pytest.raises(UserError, match=r"1 of 24 .*aster/0.jpg \(357,913,941 bytes, more than"):
+        load_photos(str(photo_folder))
 
 
 def test_file_instead_of_a_folder(photo_folder):

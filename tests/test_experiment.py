@@ -65,6 +65,8 @@ def test_the_papers_three_sessions():
         ({"hue": 0.6}, "at most 0.5"),
         ({"random_crop": 1}, "true or false"),
         ({"data": ""}, "a word or a path"),
+        ({"data": "a\0b"}, "a word or a path"),
+        ({"weights": "\udcff"}, "a word or a path"),
         ({"device": "gpu"}, "auto, cpu, cuda, mps"),
     ],
 )

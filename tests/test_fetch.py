@@ -5,6 +5,7 @@ import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -283,6 +284,11 @@ def test_single_photos_as_the_last_resort(server, target, photos, manifest):
         fetch_from(server, target, manifest, "/gone/{path}")
     fetch_from(server, target, manifest, "/gone/{path}", "/main/{path}")
     assert_complete(target, photos)
+
+
+@pytest.mark.parametrize("length", ["", "some", "²", "-1", "9" * 5000])
+def test_a_length_that_is_no_number_is_not_known(length):
+    assert fetch._bar(SimpleNamespace(headers={"Content-Length": length}), 7).total is None
 
 
 def test_server_gone(target, manifest, monkeypatch):

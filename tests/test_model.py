@@ -71,9 +71,10 @@ def test_files_that_are_no_weights_are_refused(tmp_path, content):
         load_weights(str(path), "resnet18")
 
 
-def test_missing_weights_name_the_ways_out(tmp_path):
+@pytest.mark.parametrize("source", ["{folder}", "~nobody-here/weights", "x" * 300, "a\0b"])
+def test_missing_weights_name_the_ways_out(tmp_path, source):
     with pytest.raises(UserError, match="--weights none"):
-        load_weights(str(tmp_path), "resnet18")
+        load_weights(source.format(folder=tmp_path), "resnet18")
 
 
 def test_a_failed_download_names_the_ways_out(tmp_path, monkeypatch):

@@ -254,6 +254,7 @@ def test_bad_photos_are_one_clear_paragraph_before_anything_runs(photo_folder, t
         (["--set", "epochs"], "KEY=VALUE"),
         (["resnet50"], "has no session 'resnet50'"),
         (["--weights", "nowhere.pth"], "no weights file"),
+        (["--runs", "~nobody-here/runs"], "isn't known here"),
         (["--experiments", "nowhere.yaml"], "nowhere.yaml"),
         (["--weights", "none", "--set", "model=googlenet"], "does not end in one linear layer"),
         (["--weights", "none", "--set", "model=vit_b_32", "--set", "image_size=48"], "can't take pictures of 48×48"),
