@@ -530,7 +530,7 @@ def _range_text(claimed: tuple[float, float]) -> str:
 QUANTITIES: Mapping[str, Callable[[pd.Series], float]] = {
     "last": lambda values: values.iloc[-1],
     "best": lambda values: values.max(),
-    "mean of the last five": lambda values: values.rolling(5).mean().iloc[-1],  # NaN of fewer epochs
+    "last five": lambda values: values.rolling(5).mean().iloc[-1],  # NaN of fewer epochs
 }
 
 
