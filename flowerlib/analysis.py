@@ -342,7 +342,7 @@ def format_mean_sd(mean: float, sd: float, decimals: int = 3) -> str:
     """
     if math.isnan(mean):
         return "–"
-    if not sd or math.isnan(sd):
+    if sd < 1e-9 or math.isnan(sd):  # equal values may differ by a rounding error
         return f"{mean:.{decimals}f}" + ("" if math.isnan(sd) else f" ± {0:.{decimals}f}")
     first, exponent = f"{sd:.1e}"[0], int(f"{sd:.1e}".split("e")[1])
     places = max((first == "1") - exponent, 0)

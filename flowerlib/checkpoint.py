@@ -108,6 +108,8 @@ def read_last(
             except DamagedError as error:
                 damaged.append(str(error))
             else:
+                if damaged:
+                    (run_dir / LAST).unlink()  # else it would take the place of the good one
                 print(*damaged, f"Going on after epoch {history[-1].epoch} of {path}.", sep="\n", flush=True)
                 return history, logits
     if damaged:

@@ -441,8 +441,6 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
             "protocol": finding.measure.protocol,
             "measure": finding.measure.definition,
             "claimed": _range_text(finding.claim.claimed),
-            "claimed_low": finding.claim.claimed[0],
-            "claimed_high": finding.claim.claimed[1],
             "value": finding.value,
             "low": finding.low,
             "high": finding.high,

@@ -187,6 +187,8 @@ def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any])
     if not isinstance(entry, dict):
         raise UserError(f"In {path}, session '{name}' must list settings as 'key: value', not {brief(repr(entry))}.")
     settings = {**entry, **overrides}
+    if entry.get("weights") == "none":  # a session that is there to start at random does so
+        settings["weights"] = "none"
     seeds = settings.pop("seeds", None)
     try:
         if seeds is None or "seed" in overrides:

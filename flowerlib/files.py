@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, brief
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
@@ -68,8 +68,7 @@ def check_space(folder: Path, needed: int) -> None:
 def alone(lock: Path, place: Path) -> Iterator[None]:
     """Keep other processes out of ``place`` as long as the block runs, by holding the file ``lock``.
 
-    The system lets go of it however the process ends. Once alone, what a killed process left unfinished in
-    ``place`` is removed.
+    The system lets go of it however the process ends.
 
     Raises:
         UserError: another process is there and doesn't leave within `PATIENCE`.
@@ -81,9 +80,11 @@ def alone(lock: Path, place: Path) -> Iterator[None]:
         raise UserError(
             f"Another process is at work in {place}. Let it finish, or end it; then run the same command again."
         ) from error
+    except OSError as error:
+        raise UserError(
+            f"{place} can't be held by the file {lock} ({brief(error)}). Change its permissions."
+        ) from error
     try:
-        for leftover in place.glob(".*.part"):
-            leftover.unlink()
         yield
     finally:
         holder.release()

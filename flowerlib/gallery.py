@@ -35,7 +35,7 @@ LINE = 0.13  # inches: a line of a title
 def find_photos(run: Run) -> PhotoSet | None:
     """The photos that a run names, if they are on this machine; nothing is fetched or drawn."""
     source = run.info["settings"]["data"]
-    named = source == FLOWERS and "FLOWERLIB_DATA" in os.environ
+    named = source == FLOWERS and os.environ.get("FLOWERLIB_DATA")
     if source in (FLOWERS, SYNTHETIC) and not named and not (DATA / source).is_dir():
         return None
     try:
@@ -144,11 +144,10 @@ def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
     predicted = [run.classes.index(name) for name in rows["predicted"]]
     maps = heat_maps(network, layer, normalize(torch.from_numpy(views)), predicted)
 
-    titles = _titles(rows, WIDTH / len(rows))
-    height = 2 * WIDTH / len(rows) + _most_lines(titles) * LINE
-    figure, axes = plt.subplots(
-        2, len(rows), squeeze=False, figsize=(WIDTH, height), layout="constrained", gridspec_kw={"hspace": 0}
-    )
+    side = WIDTH / max(len(rows), 4)
+    titles = _titles(rows, side)
+    size = side * len(rows), 2 * side + _most_lines(titles) * LINE
+    figure, axes = plt.subplots(2, len(rows), squeeze=False, figsize=size, layout="constrained")
     for view, heat, title, (above, below) in zip(views, maps, titles, axes.T, strict=True):
         _show(above, view, title)
         _show(below, (view * (0.25 + 0.75 * heat[..., None])).astype(np.uint8), "")

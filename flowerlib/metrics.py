@@ -153,16 +153,25 @@ class Session:
 
 
 def group_seeds(runs: Sequence[Run]) -> list[Session]:
-    """Put the seeds of a session together: runs of equal settings whose names differ in the seed alone."""
-    groups: dict[tuple[str, str], list[Run]] = {}
+    """Put the seeds of a session together: runs of equal settings whose names differ in the seed alone.
+
+    A seed that is there twice, as ``slow`` and as ``slow-seed0``, counts once.
+    """
+    groups: dict[tuple[str, str], dict[int, Run]] = {}
     for run in runs:
-        settings = dict(run.info["settings"])
-        name = run.name.removesuffix(seed_name("", settings.pop("seed")))
-        groups.setdefault((name, json.dumps(settings, sort_keys=True)), []).append(run)
+        settings = {key: value for key, value in run.info["settings"].items() if key != "seed"}
+        name = _name_without_seed(run)
+        groups.setdefault((name, json.dumps(settings, sort_keys=True)), {}).setdefault(_seed(run), run)
     return [
-        Session(name if len(group) > 1 else group[0].name, tuple(sorted(group, key=_seed)))
+        Session(
+            name if len(group) > 1 else next(iter(group.values())).name, tuple(group[seed] for seed in sorted(group))
+        )
         for (name, _), group in groups.items()
     ]
+
+
+def _name_without_seed(run: Run) -> str:
+    return run.name.removesuffix(seed_name("", _seed(run)))
 
 
 def _seed(run: Run) -> int:
@@ -235,7 +244,7 @@ def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:
     if not runs:
         raise UserError(f"There is no finished session in {folder}. Run them first: python -m flowerlib run")
     place = {name: position for position, name in enumerate(order)}
-    return sorted(runs, key=lambda run: (place.get(run.name, len(place)), run.name))
+    return sorted(runs, key=lambda run: (place.get(_name_without_seed(run), len(place)), _seed(run), run.name))
 
 
 def read_info(folder: Path) -> dict[str, Any] | None:

@@ -54,7 +54,9 @@ def describe_run(
 
 def inputs(info: dict[str, Any]) -> dict[str, Any]:
     """What decides a run's results, as flat values: settings, and the data's, split's and weights' fingerprints."""
-    return info["settings"] | {
+    # how often the last network is evaluated again changes nothing else
+    settings = {key: value for key, value in info["settings"].items() if key != "repeats"}
+    return settings | {
         "data's fingerprint": info["dataset"]["fingerprint"],
         "split's fingerprint": info["split"]["fingerprint"],
         "weights' sha256": info["weights"]["sha256"],

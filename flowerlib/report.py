@@ -9,9 +9,9 @@ import pandas as pd
 
 from flowerlib.document import TitlePage
 from flowerlib.errors import UserError, brief
-from flowerlib.experiment import load_yaml, read_experiments
+from flowerlib.experiment import load_yaml, read_experiments, seed_name
 from flowerlib.files import NOTEBOOKS, REPORT, make_folder
-from flowerlib.metrics import Session, group_seeds, read_info, read_runs
+from flowerlib.metrics import Run, Session, group_seeds, read_info, read_runs
 from flowerlib.pdf import build_report
 from flowerlib.sections import notice
 from flowerlib.sessions import PAIRS, execute_notebook
@@ -71,21 +71,33 @@ def load_sessions(folder: Path) -> list[Session]:
         UserError: there are none, or they were not run on the same photos and split: they can't be compared.
     """
     runs = read_runs(Path(folder), order=list(read_experiments(NOTEBOOKS / "experiments.yaml")))
-    for run in runs[1:]:
-        if run.info["split"]["fingerprint"] != runs[0].info["split"]["fingerprint"]:
-            raise UserError(
-                f"The sessions {runs[0].name} and {run.name} in {folder} have different photos or another split. Run "
-                "one of them again with --force, or report them from different folders."
-            )
+    _refuse_mixed(folder, runs)
     return group_seeds(runs)
 
 
 def load_ablations(folder: Path) -> list[Session]:
-    """The finished sessions of ablations.yaml, in its order; none if they were not run."""
+    """The finished sessions of ablations.yaml, in its order; none if they, or the first of them, were not run.
+
+    Raises:
+        UserError: they were not run on the same photos and split.
+    """
     folder = Path(folder) / "ablations"
     if not any((read_info(path.parent) or {}).get("finished") for path in folder.glob("[!.]*/run.json")):
         return []
-    return group_seeds(read_runs(folder, order=list(read_experiments(NOTEBOOKS / "ablations.yaml"))))
+    order = list(read_experiments(NOTEBOOKS / "ablations.yaml"))
+    runs = read_runs(folder, order=order)
+    _refuse_mixed(folder, runs)
+    sessions = group_seeds(runs)
+    return sessions if seed_name(order[0], sessions[0].seeds[0]).startswith(sessions[0].name) else []
+
+
+def _refuse_mixed(folder: Path, runs: Sequence[Run]) -> None:
+    for run in runs[1:]:
+        if any(run.info[part]["fingerprint"] != runs[0].info[part]["fingerprint"] for part in ("dataset", "split")):
+            raise UserError(
+                f"The sessions {runs[0].name} and {run.name} in {folder} have different photos or another split. Run "
+                "one of them again with --force, or report them from different folders."
+            )
 
 
 def load_pairs(folder: Path) -> pd.DataFrame | None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from flowerlib.analysis import format_mean_sd
 from flowerlib.augment import CROP_AREA, CROP_RATIO
 from flowerlib.document import Figure, Prose, Table, plain
+from flowerlib.experiment import Experiment
 from flowerlib.figures import session_figure
 from flowerlib.metrics import Run, Session
 from flowerlib.tables import epoch_table, frame_table
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+# what tells sessions and machines apart, or is said elsewhere
+NOT_OF_THE_METHOD = (
+    "data", "skip_bad", "split_seed", "model", "weights", "seed", "batch_size", "device", "precision", "repeats"
+)  # fmt: skip
 
 # Tables 1-3 and the comparisons follow the paper's protocol: its validation photos were augmented
 PAPER_METRICS = {
@@ -34,6 +41,9 @@ def notice(sessions: Sequence[Session]) -> str:
     sources = {session.info["weights"]["source"] for session in sessions}
     if sources != {"imagenet"}:
         said.append(f"Initial weights: {' and '.join(sorted(set(map(_weights_text, sessions))))}; not ImageNet's.")
+    papers = {key: value for key, value in Experiment().settings().items() if key not in NOT_OF_THE_METHOD}
+    if changes := _changes(sessions[0].info["settings"], papers):
+        said.append(f"Not at the paper's settings: {changes}.")
     return " ".join(said)
 
 
@@ -80,13 +90,15 @@ def describe_augmentation(session: Session) -> str:
 
 def describe_changes(session: Session, first: Session) -> str:
     """The settings in which a session differs from the first: ``batch size 64 instead of 32``."""
-    ours, base = session.info["settings"], first.info["settings"]
-    changes = [
+    return _changes(session.info["settings"], first.info["settings"]) or "nothing"
+
+
+def _changes(ours: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    return " and ".join(
         f"{plain(key.replace('_', ' '))} {plain(ours[key])} instead of {plain(base[key])}"
-        for key in ours
-        if ours[key] != base.get(key)
-    ]
-    return " and ".join(changes) or "nothing"
+        for key in base
+        if ours[key] != base[key]
+    )
 
 
 def describe_network(session: Session) -> str:

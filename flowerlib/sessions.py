@@ -20,7 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from flowerlib.checkpoint import LAST, space_needed
 from flowerlib.dataset import PhotoSet, load_photos, split
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, brief
 from flowerlib.experiment import Experiment
 from flowerlib.files import NOTEBOOKS, alone, check_space, make_folder, write_text
 from flowerlib.metrics import read_info
@@ -122,10 +122,15 @@ def execute_notebook(
         plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
         with log.open("a", encoding="utf-8") as file:
             file.write(plain + "\n")
+        _drop_progress(output)
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         raise UserError(f"{reason}\nThe notebook up to the error: {output}; what it printed: {log}.") from error
-    finally:
-        _drop_progress(output)
+    except OSError as error:
+        raise UserError(
+            f"{output} or {log} could not be written ({brief(error)}). Free some space or choose another folder; the "
+            "same command goes on after the last whole epoch."
+        ) from error
+    _drop_progress(output)
 
 
 def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path, group: str) -> Plan:
@@ -166,12 +171,13 @@ def _run_session(plan: Plan, force: bool) -> bool:
             execute_notebook(SESSION_NOTEBOOK, folder / "session.ipynb", parameters, log=log, echo=sys.stdout)
             shutil.rmtree(_aside(folder), ignore_errors=True)
     except UserError as error:
-        kept = f" The run that was there before is in {_aside(folder)}." if _aside(folder).exists() else ""
-        print(f"{plan.name}: failed. {error}{kept}", file=sys.stderr, flush=True)
+        print(f"{plan.name}: failed. {error}{_kept(folder)}", file=sys.stderr, flush=True)
         return False
     except KeyboardInterrupt:
         done = _epochs_done(folder)
-        print(f"\n{plan.name}: stopped after {done} of {plan.experiment.epochs} epochs.", file=sys.stderr)
+        print(
+            f"\n{plan.name}: stopped after {done} of {plan.experiment.epochs} epochs.{_kept(folder)}", file=sys.stderr
+        )
         raise
     return True
 
@@ -180,13 +186,19 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.before")
 
 
+def _kept(folder: Path) -> str:
+    return f" The run that was there before is in {_aside(folder)}." if _aside(folder).exists() else ""
+
+
 def _set_aside(folder: Path) -> None:
     """Keep what was there before a forced run until that run, or one that goes on with it, has succeeded."""
     with alone(folder / ".lock", folder):  # a notebook may be at work
-        if _aside(folder).exists():
-            shutil.rmtree(folder)  # an earlier forced run that did not succeed
-        else:
+        finished = (read_info(folder) or {}).get("finished")
+        if (folder / LAST).exists() and (finished or not _aside(folder).exists()):
+            shutil.rmtree(_aside(folder), ignore_errors=True)
             folder.rename(_aside(folder))
+        else:
+            shutil.rmtree(folder)  # nothing of worth: an earlier forced run that did not succeed
     make_folder(folder)
 
 

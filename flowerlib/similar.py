@@ -89,7 +89,7 @@ def read_pairs(path: Path) -> pd.DataFrame:
         UserError: it is missing, or no table of pairs.
     """
     try:
-        pairs = pd.read_csv(path, dtype={"distance": float}, keep_default_na=False)
+        pairs = pd.read_csv(path, dtype={"distance": float})
     except (OSError, ValueError) as error:  # pandas' parser errors and bad UTF-8 are ValueErrors
         raise _no_pairs(path, str(error)) from error
     if tuple(pairs.columns) != COLUMNS:
@@ -128,7 +128,8 @@ def leaked(pairs: pd.DataFrame, predictions: pd.DataFrame) -> list[str]:
         photos or that stand under two labels, for `flowerlib.analysis.accuracy_without`.
     """
     concerned = pd.concat([across_split(pairs, predictions["photo"]), under_two_labels(pairs)])
-    return [photo for photo in predictions["photo"] if photo in {*concerned["first"], *concerned["second"]}]
+    paths = {*concerned["first"], *concerned["second"]}
+    return [photo for photo in predictions["photo"] if photo in paths]
 
 
 def _identical(photos: PhotoSet) -> Iterator[tuple[str, str]]:

@@ -58,6 +58,8 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
             is at work in it, or the loss is no longer finite.
     """
     with alone(make_folder(run_dir) / ".lock", run_dir):
+        for leftover in run_dir.glob(".*.part"):  # of a process that was killed
+            leftover.unlink()
         return _train_and_evaluate(experiment, photos, run_dir)
 
 
@@ -77,8 +79,11 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
 
     info = describe_run(experiment, photos, parts, weights, device, precision)
     history, logits = read_last(run_dir, info, model, optimizer, scheduler)
-    if len(history) == experiment.epochs and (read_info(run_dir) or {}).get("finished"):
+    finished = (read_info(run_dir) or {}).get("finished")
+    if len(history) == experiment.epochs and finished:
         return read_run(run_dir)  # run.json goes on saying where it was computed
+    if not history and finished:
+        raise UserError(f"{run_dir} holds a finished run without its checkpoints. Choose another folder, or --force.")
     if not history:
         check_space(run_dir, space_needed(model))
     write_info(run_dir, info)
@@ -114,6 +119,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
         write_last(run_dir, info, model, optimizer, scheduler, history, logits)
         print(epoch_line(row, experiment.epochs), flush=True)  # what is said is kept
 
+    write_metrics(run_dir / "metrics.csv", history)  # they may have been lost since
     names = [photos.paths[index] for index in parts.validation]
     probabilities = softmax(logits, dim=1).numpy()
     write_predictions(

@@ -4,6 +4,7 @@ import torch
 
 from flowerlib import threads
 from flowerlib.dataset import load_photos
+from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.loader import Loader
 
@@ -46,5 +47,5 @@ def test_neither_threads_nor_batches_change_a_view(photo_folder, monkeypatch, wo
 def test_an_error_in_a_thread_reaches_the_user(photo_folder, monkeypatch):
     photos = load_photos(str(photo_folder))
     photos.pixels.file.unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match=r"aster/0\.jpg can't be read"):
         list(Loader(Experiment(**SETTINGS), photos).clean(np.arange(len(photos))))

@@ -37,3 +37,8 @@ def test_one_seed_keeps_its_name_and_other_settings_stay_apart():
 def test_repeats_are_read_as_written(tmp_path):
     write_repeats(tmp_path / "repeats.csv", [1 / 3, 0.1])
     assert pd.read_csv(tmp_path / "repeats.csv")["val_aug_acc"].tolist() == [1 / 3, 0.1]
+
+
+def test_a_seed_that_is_there_twice_counts_once():
+    (slow,) = group_seeds([named("slow"), named("slow-seed0"), named("slow-seed1", seed=1)])
+    assert (slow.name, slow.seeds) == ("slow", [0, 1])

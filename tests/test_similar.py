@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from flowerlib import similar
 from flowerlib.dataset import load_photos
 from flowerlib.errors import UserError
 from flowerlib.similar import (
@@ -111,7 +112,7 @@ def test_copies_of_the_same_bytes_are_identical_each_with_each(folder):
 
 
 def test_identical_pairs_come_first_then_the_closest(folder):
-    save(folder, "broom/far.jpg", all_at_once(scene(1)), quality=30)
+    save(folder, "broom/far.jpg", cut(halved(scene(1)), 0.05), quality=30)
     save(folder, "broom/near.jpg", tinted(scene(3)))
     shutil.copy(folder / "aster/5.jpg", folder / "broom/same.jpg")
     found, pairs = pairs_of(folder)
@@ -126,10 +127,27 @@ def test_photos_that_share_a_frame_alone_are_no_pair(folder):
     assert pairs_of(folder)[0] == []
 
 
+@pytest.mark.filterwarnings("error")
 def test_pictures_of_one_colour_are_a_pair_only_with_the_same_bytes(folder):
     for name, grey in (("white", 255), ("grey", 128), ("black", 0), ("again", 0)):
         save(folder, f"aster/{name}.png", np.full((40, 60, 3), grey, np.uint8))
     assert pairs_of(folder)[0] == [(IDENTICAL, "aster/again.png", "aster/black.png")]
+
+
+def not_found(*_):
+    raise cv2.error("no convergence")
+
+
+def wholly_beside(*_):
+    return 1.0, np.array([[1, 0, 64], [0, 1, 0]], np.float32)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("lay", [not_found, wholly_beside])
+def test_copies_that_can_not_be_laid_over_each_other_are_compared_as_they_lie(folder, lay, monkeypatch):
+    monkeypatch.setattr(similar.cv2, "findTransformECC", lay)
+    save(folder, "broom/copy.jpg", tinted(scene(3)))
+    assert pairs_of(folder)[0] == [(SIMILAR, "aster/3.jpg", "broom/copy.jpg")]
 
 
 def test_the_order_of_the_photos_does_not_matter(folder):

@@ -240,3 +240,13 @@ def test_the_last_network_is_evaluated_on_new_augmentations_each_time(photos, tm
     model.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True)["model"])
     views = Loader(experiment, photos).augmented(split(photos, 0).validation, experiment.epochs + 4)
     assert score(*predict(model, views, CPU, "float32"))[1] == run.repeats[4]
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_overwritten(photos, tmp_path):
+    experiment = Experiment(**TINY | {"epochs": 1})
+    train_and_evaluate(experiment, photos, tmp_path)
+    (tmp_path / "last.pt").unlink()
+    before = (tmp_path / "metrics.csv").read_bytes()
+    with pytest.raises(UserError, match="a finished run without its checkpoints"):
+        train_and_evaluate(experiment, photos, tmp_path)
+    assert (tmp_path / "metrics.csv").read_bytes() == before

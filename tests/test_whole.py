@@ -76,9 +76,9 @@ def test_the_report_says_what_the_tables_say(synthetic_runs, tmp_path, capsys):
         assert section in text
     tables = {path.stem for path in (tmp_path / "out" / "tables").iterdir()}
     figures = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
-    judged = {"claims", "measures", "verdicts", "noise", "classes", "mistakes"}
+    judged = {"claims", "measures", "verdicts", "classes", "mistakes"}
     assert tables == {*SESSIONS, "summary", "durations", *judged}
-    assert figures == {*SESSIONS, "claims", "noise", "confusion", "reliability"}
+    assert figures == {*SESSIONS, "claims", "confusion", "reliability", "gallery-mistakes", "gallery-hits", "heat"}
     for number in range(1, len(tables) + 1):
         assert f"Table {number}:" in text
     for number in range(1, len(figures) + 1):
@@ -175,6 +175,16 @@ def test_a_forced_run_that_fails_keeps_the_one_before(synthetic_runs, tmp_path, 
     assert "for want of memory" in error
     kept = folder.with_name(f".{SESSIONS[0]}.before")
     assert str(kept) in error
+    assert (kept / "metrics.csv").read_bytes() == before
+    # forced again, the failed run gives way and not the good one
+    assert sessions.run_sessions({SESSIONS[0]: experiment}, runs, force=True) == [SESSIONS[0]]
+    assert (kept / "metrics.csv").read_bytes() == before
+    # and a finished run takes the place of what an earlier forced one left aside
+    kept.rename(folder.with_name("finished"))
+    shutil.rmtree(folder)
+    folder.with_name("finished").rename(folder)
+    kept.mkdir()
+    assert sessions.run_sessions({SESSIONS[0]: experiment}, runs, force=True) == [SESSIONS[0]]
     assert (kept / "metrics.csv").read_bytes() == before
 
 
