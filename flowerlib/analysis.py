@@ -332,6 +332,11 @@ def noise(evaluations: Sequence[float], photos: int = VALIDATION_PHOTOS) -> pd.D
     )
 
 
+def format_interval(value: float, low: float, high: float, form: str = ".3f") -> str:
+    """Return ``value [low, high]``, each in the format ``form``; a dash of no value."""
+    return "–" if math.isnan(value) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
 def format_mean_sd(mean: float, sd: float, decimals: int = 3) -> str:
     """Return ``mean ± sd``: the spread to one digit, to two if the first is a 1, and the mean to the same place.
 

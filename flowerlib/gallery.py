@@ -23,7 +23,7 @@ from torchvision.models import ResNet, get_model
 from flowerlib.augment import centre_crop, normalize
 from flowerlib.checkpoint import LAST, read_checkpoint
 from flowerlib.dataset import FLOWERS, SYNTHETIC, PhotoSet, load_photos
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, brief
 from flowerlib.figures import SMALL, WIDTH, contact_sheet, in_lines
 from flowerlib.files import DATA
 from flowerlib.metrics import Run
@@ -193,8 +193,7 @@ def load_network(run: Run) -> nn.Module:
         if not torch.allclose(checkpoint["logits"].softmax(dim=1), probabilities, atol=1e-4):
             raise ValueError("predictions.csv is of another epoch or run")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} doesn't hold the network of {run.name} ({reason}).") from error
+        raise UserError(f"{path} doesn't hold the network of {run.name} ({brief(error)}).") from error
     return network.eval()
 
 

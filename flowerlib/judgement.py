@@ -1,4 +1,4 @@
-"""What the report says beyond the sessions: the paper's claims judged, its protocol, mistakes, ablations."""
+"""How the report judges the paper: beside its tables, claim by claim, its protocol's noise, each part's worth."""
 
 from __future__ import annotations
 
@@ -8,47 +8,27 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from flowerlib import figures, similar
-from flowerlib.analysis import (
-    accuracy,
-    accuracy_without,
-    calibration_error,
-    class_table,
-    confident_mistakes,
-    format_mean_sd,
-    noise,
-    outcomes,
-    reliability_bins,
-    unsure_hits,
-)
+from flowerlib import figures
+from flowerlib.analysis import format_interval, format_mean_sd, noise
 from flowerlib.claims import (
-    FINAL_ACCURACY,
     NOT_SUPPORTED,
     OURS,
     PUBLISHED,
     SUPPORTED,
     UNDECIDED,
+    Claim,
     Finding,
     beside_published,
-    evaluate,
     findings_table,
     judge_all,
 )
-from flowerlib.document import Figure, Prose, Table, plain
-from flowerlib.gallery import (
-    find_photos,
-    gallery_figure,
-    heatmap_figure,
-    pairs_figure,
-    why_no_gallery,
-    why_no_heatmaps,
-)
-from flowerlib.metrics import Run, Session, confusion_matrix
+from flowerlib.document import Figure, Prose, plain
+from flowerlib.measures import FINAL_ACCURACY, evaluate
+from flowerlib.metrics import Run, Session
 from flowerlib.published import published_tables
-from flowerlib.sections import captioned, describe_changes, mean_sd, spread_note
+from flowerlib.sections import Part, captioned, describe_changes, mean_sd, spread_note
 from flowerlib.tables import frame_table
 
-Part = Prose | Table | Figure
 DECIDED = (SUPPORTED, NOT_SUPPORTED)
 EVIDENCE = {PUBLISHED: "published", OURS: "our runs"}
 
@@ -162,13 +142,18 @@ def summarize(findings: Sequence[Finding]) -> str:
     said = []
     for evidence, name in {PUBLISHED: "the published tables", OURS: "our sessions"}.items():
         of = {
-            verdict: [each.claim.key for each in findings if (each.evidence, each.verdict) == (evidence, verdict)]
+            verdict: [quoted(each.claim) for each in findings if (each.evidence, each.verdict) == (evidence, verdict)]
             for verdict in (*DECIDED, UNDECIDED)
         }
-        decided = [f"{len(of[verdict])} {verdict} ({', '.join(of[verdict])})" for verdict in DECIDED if of[verdict]]
+        decided = [f"{len(of[verdict])} {verdict} ({'; '.join(of[verdict])})" for verdict in DECIDED if of[verdict]]
         left = [f"{len(of[UNDECIDED])} not decided"] if of[UNDECIDED] else []
         said.append(f"By {name}, of {sum(map(len, of.values()))} conclusions: {', '.join([*decided, *left])}.")
     return " ".join(said)
+
+
+def quoted(claim: Claim) -> str:
+    """A claim as a part of a sentence."""
+    return f"“{claim.statement.rstrip('.')}”"
 
 
 def _notes(table: pd.DataFrame, letters: dict[str, str]) -> str:
@@ -232,194 +217,17 @@ def _noise_verdict(ours: pd.Series, published: pd.DataFrame) -> str:
     ratios = (published["sd"] / published["binomial_sd"]) / (ours["sd"] / ours["binomial_sd"])
     freedoms = published["evaluations"] - 1, ours["evaluations"] - 1
     limits = [ratios / np.sqrt(stats.f.ppf(tail, *freedoms)) for tail in (0.975, 0.025)]
-    said = ", ".join(f"{ratio:.2f} [{low:.2f}, {high:.2f}]" for ratio, low, high in zip(ratios, *limits, strict=True))
+    said = ", ".join(format_interval(*row, ".2f") for row in zip(ratios, *limits, strict=True))
     more = [plain(name) for name, low in limits[0].items() if low > 1]
     return (
         f"So measured, the published sessions scatter {said} times as much as the fixed network (95 % intervals, of "
         "normal values). "
         + (
-            f"{' and '.join(more)} jumps by more than the protocol alone makes this network jump."
+            f"{' and '.join(more)} jumped more than the protocol alone makes this network jump."
             if more
-            else "None is shown to jump by more than the protocol alone makes this network jump."
+            else "None is shown to have jumped more than the protocol alone makes this network jump."
         )
     )
-
-
-# ---- mistakes
-
-
-def error_part(sessions: Sequence[Session]) -> list[Part]:
-    """Confusion, precision and recall, calibration and the worst mistakes of the first session's network."""
-    session = sessions[0]
-    run = session.runs[0]
-    name, photos = plain(run.name), len(run.predictions)
-    value, low, high = accuracy(run.predictions)
-    error = calibration_error(run.predictions)
-    result = outcomes(run.predictions)
-    text = (
-        f"The network of {name} after its last epoch is right on {result['correct'].sum()} of {photos} clean "
-        f"validation pictures: {value:.3f} (95 % interval {low:.3f} to {high:.3f}). "
-        r"Figure \ref{fig:confusion} counts its confusions, and Table \ref{tab:classes} gives precision and recall. "
-        f"Its mean confidence is {result['confidence'].mean():.3f}; the expected calibration error "
-        f"over 15 bins of confidence is {error.value:.3f} (95 % interval {error.low:.3f} to {error.high:.3f}; "
-        r"Figure \ref{fig:reliability}). Table \ref{tab:mistakes} names the mistakes of which it was most sure."
-    )
-    classes = class_table(run.predictions)
-    frame = pd.DataFrame(
-        {
-            "Class": classes.index,
-            **{
-                f"{quantity.capitalize()} [95 % interval]": [
-                    f"{v:.3f} [{a:.3f}, {b:.3f}]"
-                    for v, a, b in zip(
-                        classes[quantity], classes[f"{quantity}_low"], classes[f"{quantity}_high"], strict=True
-                    )
-                ]
-                for quantity in ("precision", "recall")
-            },
-        }
-    )
-    mistakes = confident_mistakes(run.predictions, 8)
-    worst = pd.DataFrame(
-        {
-            "Picture": mistakes["photo"],
-            "Label": mistakes["label"],
-            "Predicted": mistakes["predicted"],
-            "Probability": mistakes["confidence"],
-        }
-    )
-    return [
-        Prose(text),
-        Figure(
-            figures.confusion_figure(confusion_matrix(run.predictions)),
-            "confusion",
-            captioned(sessions, f"Session {name}: clean validation pictures by label and by most probable class."),
-            width=0.55,
-        ),
-        frame_table(
-            frame,
-            "classes",
-            captioned(sessions, f"Session {name}: precision and recall on clean validation pictures."),
-            right=list(frame.columns[1:]),
-        ),
-        Figure(
-            figures.reliability_figure(reliability_bins(run.predictions)),
-            "reliability",
-            captioned(
-                sessions,
-                f"Session {name}: accuracy against confidence on clean validation pictures, in bins of equal width; "
-                "on the diagonal a network is calibrated.",
-            ),
-            width=0.6,
-        ),
-        frame_table(worst, "mistakes", captioned(sessions, f"Session {name}: the most confident mistakes.")),
-    ]
-
-
-def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> list[Part]:
-    """Photos that stand in the data twice, and what they do to the accuracy; ``pairs`` as in duplicates.csv."""
-    if pairs is None:
-        return []
-    heading = Prose("## Duplicate pictures")
-    run = sessions[0].runs[0]
-    name = plain(run.name)
-    across = similar.across_split(pairs, run.predictions["photo"])
-    contradictory = similar.under_two_labels(pairs)
-    photos = similar.leaked(pairs, run.predictions)
-    identical = (pairs["kind"] == similar.IDENTICAL).sum()
-    text = (
-        f"Among all {sessions[0].info['dataset']['photos']:,} pictures, {identical} pairs are the same file, byte "
-        f"for byte, and {len(pairs) - identical} more are near-duplicates: one shot, re-encoded, resized, mirrored "
-        f"or cut, or two of a scene in which nothing moved. {len(contradictory)} pairs stand under two labels. "
-        f"{len(across)} pairs have one picture among those for training and one among those for validation, where it "
-        "tests little."
-    )
-    if not photos:
-        return [heading, Prose(text)]
-    table = accuracy_without(run.predictions, photos)
-    frame = pd.DataFrame(
-        {
-            "Validation pictures": table.index,
-            "Number": table["photos"].to_numpy(),
-            "Accuracy [95 % interval]": [
-                f"{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in table.itertuples()
-            ],
-        }
-    )
-    shown = pd.concat([contradictory, across]).drop_duplicates().head(12)
-    listing = pd.DataFrame(
-        {
-            "Kind": shown["kind"],
-            "First": shown["first"],
-            "Second": shown["second"],
-            "Distance": shown["distance"],
-        }
-    )
-    return [
-        heading,
-        Prose(
-            text + r" Table \ref{tab:duplicates} names pairs of both sorts, and Table \ref{tab:without} gives the "
-            f"accuracy of {name} with and without the {len(photos)} validation pictures concerned."
-        ),
-        frame_table(
-            listing,
-            "duplicates",
-            captioned(sessions, "Pairs under two labels or across the split; distance 0 means the same bytes."),
-        ),
-        frame_table(
-            frame,
-            "without",
-            captioned(sessions, f"Session {name}: clean accuracy with and without these pictures."),
-            right=("Accuracy [95 % interval]",),
-        ),
-    ]
-
-
-def gallery_part(sessions: Sequence[Session], pairs: pd.DataFrame | None, gallery: bool) -> list[Part]:
-    """Mistakes, close calls and near-duplicates as pictures, and where the network looks; if all is at hand."""
-    run = sessions[0].runs[0]
-    if not gallery:
-        return []
-    photos = find_photos(run)
-    if reason := why_no_gallery(run, photos):
-        return [Prose(f"No pictures are shown here. {plain(reason)}")]
-    name, mistakes, hits = plain(run.name), confident_mistakes(run.predictions), unsure_hits(run.predictions)
-
-    def figure(drawn: object, key: str, caption: str) -> Figure:
-        return Figure(drawn, key, captioned(sessions, caption), width=1.0)
-
-    parts: list[Part] = [
-        Prose(
-            r"Figure \ref{fig:gallery-mistakes} shows the mistakes of which the network was most sure, and "
-            r"Figure \ref{fig:gallery-hits} what it got right by the smallest probability."
-        ),
-        figure(
-            gallery_figure(run, photos, mistakes),
-            "gallery-mistakes",
-            f"Session {name}: the most confident mistakes, with label, prediction and its probability.",
-        ),
-        figure(
-            gallery_figure(run, photos, hits),
-            "gallery-hits",
-            f"Session {name}: the least sure of the right answers.",
-        ),
-    ]
-    if reason := why_no_heatmaps(run, photos):
-        parts.append(Prose(plain(reason)))
-    else:
-        parts.append(
-            figure(
-                heatmap_figure(run, photos, pd.concat([mistakes.head(3), hits.tail(3)])),
-                "heat",
-                f"Session {name}: what of a picture speaks for the predicted class (Grad-CAM), of the most "
-                "confident mistakes and of right answers that were close calls; outlined: half of the strongest.",
-            )
-        )
-    if pairs is not None and len(pairs):
-        first = pd.concat([similar.under_two_labels(pairs), similar.across_split(pairs, run.predictions["photo"])])
-        caption = "Pairs of pictures that stand there twice: under two labels first, then across the split."
-        parts.append(figure(pairs_figure(run, photos, first.drop_duplicates().head(9)), "pairs", caption))
-    return parts
 
 
 # ---- ablations
@@ -435,8 +243,8 @@ def ablation_part(ablations: Sequence[Session]) -> list[Part]:
     frame = pd.DataFrame(
         {
             "Session": session.name,
-            "Clean": mean_sd(session.over_seeds(lambda metrics: metrics["val_acc"].iloc[-1])),
-            "Augmented": mean_sd(session.over_seeds(lambda metrics: metrics["val_aug_acc"].iloc[-1])),
+            "Clean": mean_sd(session.last("val_acc")),
+            "Augmented": mean_sd(session.last("val_aug_acc")),
             "Clean − first [95 % interval]": row["text"],
         }
         for session, row in zip(ablations, [{"text": "–"}, *rows], strict=True)
@@ -473,8 +281,7 @@ def ablation_part(ablations: Sequence[Session]) -> list[Part]:
 def _ablation_row(base: Session, session: Session) -> dict:
     groups = [dict(zip(each.seeds, each.runs, strict=True)) for each in (base, session)]
     interval, _ = evaluate(FINAL_ACCURACY, groups, (base.name, session.name))
-    text = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
-    return {"name": session.name, **interval._asdict(), "text": text}
+    return {"name": session.name, **interval._asdict(), "text": format_interval(*interval, "+.3f")}
 
 
 # ---- in short
@@ -482,15 +289,13 @@ def _ablation_row(base: Session, session: Session) -> dict:
 
 def abstract(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
     """What was found, in a few sentences: the accuracies, the verdicts, the protocol's own scatter."""
-    clean = {each.name: each.over_seeds(lambda metrics: metrics["val_acc"].iloc[-1]) for each in sessions}
-    augmented = {each.name: each.over_seeds(lambda metrics: metrics["val_aug_acc"].iloc[-1]) for each in sessions}
     runs = all_runs(sessions)
     said = [
         f"In {len(sessions)} training sessions"
         + (f" of {len(runs)} runs in all" if len(runs) > len(sessions) else "")
         + f" on {sessions[0].info['dataset']['photos']:,} pictures the accuracy after the last epoch is "
-        f"{_each(clean)} on clean validation pictures, and {_each(augmented)} on pictures augmented like those for "
-        "training, as the course report measured.",
+        f"{_last(sessions, 'val_acc')} on clean validation pictures, and {_last(sessions, 'val_aug_acc')} on "
+        "pictures augmented like those for training, as the course report measured.",
         summarize(findings),
     ]
     repeats = sessions[0].runs[0].repeats
@@ -502,8 +307,8 @@ def abstract(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
     return " ".join(said)
 
 
-def _each(values: dict[str, pd.Series]) -> str:
-    return ", ".join(f"{mean_sd(value)} ({plain(name)})" for name, value in values.items())
+def _last(sessions: Sequence[Session], column: str) -> str:
+    return ", ".join(f"{mean_sd(session.last(column))} ({plain(session.name)})" for session in sessions)
 
 
 def conclusion(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
@@ -512,7 +317,7 @@ def conclusion(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
     groups: dict[str, list[str]] = {}
     for claim in dict.fromkeys(each.claim for each in findings):
         heading = _by_both(verdicts[claim.key, PUBLISHED], verdicts[claim.key, OURS])
-        groups.setdefault(heading, []).append(f"“{claim.statement.rstrip('.')}”")
+        groups.setdefault(heading, []).append(quoted(claim))
     sentences = [f"{heading}: {'; '.join(statements)}." for heading, statements in groups.items()]
     photos = sessions[0].info["split"]["validation"]
     return f"{' '.join(sentences)} One of {photos:,} validation pictures is {1 / photos:.4f} of accuracy."

@@ -15,6 +15,7 @@ from flowerlib.figures import session_figure
 from flowerlib.metrics import Run, Session
 from flowerlib.tables import epoch_table, frame_table
 
+Part = Prose | Table | Figure
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 # what tells sessions and machines apart, or is said elsewhere
@@ -176,7 +177,7 @@ def describe_result(session: Session) -> str:
     )
 
 
-def session_parts(sessions: Sequence[Session], position: int) -> list[Prose | Table | Figure]:
+def session_parts(sessions: Sequence[Session], position: int) -> list[Part]:
     """What the report says and shows of one session, in the order of the paper's section 4.
 
     Args:
@@ -278,8 +279,13 @@ def _computed_with(run: Run) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in info["versions"].items())
     commit, _, dirty = (info["commit"] or "").partition("-")
     commit = f"; commit {commit[:12]}{' with changes' if dirty else ''}" if commit else ""
+    earlier = "".join(f" Epochs before {part['epochs']}: {_device(part)}." for part in info.get("earlier", []))
     return (
-        f"{versions}; {info['device']['type']} ({plain(info['device']['name'])}, {info['device']['threads']} "
-        f"threads), precision {info['precision']}{commit}. "
+        f"{versions}; {_device(info)}, precision {info['precision']}{commit}.{earlier} "
         f"Data {info['dataset']['fingerprint'][:12]}, split {info['split']['fingerprint'][:12]}."
     )
+
+
+def _device(part: Mapping[str, Any]) -> str:
+    device = part["device"]
+    return f"{device['type']} ({plain(device['name'])}, {device['threads']} threads)"

@@ -1,0 +1,188 @@
+"""What the report says of a network's mistakes, of duplicate pictures, and what it shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from flowerlib import figures, similar
+from flowerlib.analysis import (
+    accuracy,
+    accuracy_without,
+    calibration_error,
+    class_table,
+    confident_mistakes,
+    format_interval,
+    outcomes,
+    reliability_bins,
+    unsure_hits,
+)
+from flowerlib.document import Figure, Prose, plain
+from flowerlib.gallery import (
+    find_photos,
+    gallery_figure,
+    heatmap_figure,
+    pairs_figure,
+    why_no_gallery,
+    why_no_heatmaps,
+)
+from flowerlib.metrics import Session, confusion_matrix
+from flowerlib.sections import Part, captioned
+from flowerlib.tables import frame_table
+
+
+def error_part(sessions: Sequence[Session]) -> list[Part]:
+    """Confusion, precision and recall, calibration and the worst mistakes of the first session's network."""
+    session = sessions[0]
+    run = session.runs[0]
+    name, photos = plain(run.name), len(run.predictions)
+    value, low, high = accuracy(run.predictions)
+    error = calibration_error(run.predictions)
+    result = outcomes(run.predictions)
+    text = (
+        f"The network of {name} after its last epoch is right on {result['correct'].sum()} of {photos} clean "
+        f"validation pictures: {value:.3f} (95 % interval {low:.3f} to {high:.3f}). "
+        r"Figure \ref{fig:confusion} counts its confusions, and Table \ref{tab:classes} gives precision and recall. "
+        f"Its mean confidence is {result['confidence'].mean():.3f}; the expected calibration error "
+        f"over 15 bins of confidence is {error.value:.3f} (95 % interval {error.low:.3f} to {error.high:.3f}; "
+        r"Figure \ref{fig:reliability}). Table \ref{tab:mistakes} names the mistakes of which it was most sure."
+    )
+    classes = class_table(run.predictions)
+    frame = pd.DataFrame(
+        {
+            f"{quantity.capitalize()} [95 % interval]": _intervals(
+                classes[quantity], classes[f"{quantity}_low"], classes[f"{quantity}_high"]
+            )
+            for quantity in ("precision", "recall")
+        },
+        index=classes.index.rename("Class"),
+    )
+    worst = confident_mistakes(run.predictions, 8)[["photo", "label", "predicted", "confidence"]]
+    worst.columns = ["Picture", "Label", "Predicted", "Probability"]
+    return [
+        Prose(text),
+        Figure(
+            figures.confusion_figure(confusion_matrix(run.predictions)),
+            "confusion",
+            captioned(sessions, f"Session {name}: clean validation pictures by label and by most probable class."),
+            width=0.55,
+        ),
+        frame_table(
+            frame,
+            "classes",
+            captioned(sessions, f"Session {name}: precision and recall on clean validation pictures."),
+            right=list(frame),
+        ),
+        Figure(
+            figures.reliability_figure(reliability_bins(run.predictions)),
+            "reliability",
+            captioned(
+                sessions,
+                f"Session {name}: accuracy against confidence on clean validation pictures, in bins of equal width; "
+                "on the diagonal a network is calibrated.",
+            ),
+            width=0.6,
+        ),
+        frame_table(worst, "mistakes", captioned(sessions, f"Session {name}: the most confident mistakes.")),
+    ]
+
+
+def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> list[Part]:
+    """Photos that stand in the data twice, and what they do to the accuracy; ``pairs`` as in duplicates.csv."""
+    if pairs is None:
+        return []
+    heading = Prose("## Duplicate pictures")
+    run = sessions[0].runs[0]
+    name = plain(run.name)
+    across = similar.across_split(pairs, run.predictions["photo"])
+    contradictory = similar.under_two_labels(pairs)
+    photos = similar.leaked(pairs, run.predictions)
+    identical = (pairs["kind"] == similar.IDENTICAL).sum()
+    text = (
+        f"Among all {sessions[0].info['dataset']['photos']:,} pictures, {identical} pairs are the same file, byte "
+        f"for byte, and {len(pairs) - identical} more are near-duplicates: one shot, re-encoded, resized, mirrored "
+        f"or cut, or two of a scene in which nothing moved. {len(contradictory)} pairs stand under two labels. "
+        f"{len(across)} pairs have one picture among those for training and one among those for validation, where it "
+        "tests little."
+    )
+    if not photos:
+        return [heading, Prose(text)]
+    table = accuracy_without(run.predictions, photos)
+    frame = pd.DataFrame(
+        {
+            "Number": table["photos"],
+            "Accuracy [95 % interval]": _intervals(table["accuracy"], table["low"], table["high"]),
+        }
+    ).rename_axis("Validation pictures")
+    listing = pd.concat([contradictory, across]).drop_duplicates().head(12)
+    listing.columns = ["Kind", "First", "Second", "Distance"]
+    return [
+        heading,
+        Prose(
+            text + r" Table \ref{tab:duplicates} names pairs of both sorts, and Table \ref{tab:without} gives the "
+            f"accuracy of {name} with and without the {len(photos)} validation pictures concerned."
+        ),
+        frame_table(
+            listing,
+            "duplicates",
+            captioned(sessions, "Pairs under two labels or across the split; distance 0 means the same bytes."),
+        ),
+        frame_table(
+            frame,
+            "without",
+            captioned(sessions, f"Session {name}: clean accuracy with and without these pictures."),
+            right=("Accuracy [95 % interval]",),
+        ),
+    ]
+
+
+def gallery_part(sessions: Sequence[Session], pairs: pd.DataFrame | None, gallery: bool) -> list[Part]:
+    """Mistakes, close calls and near-duplicates as pictures, and where the network looks; if all is at hand."""
+    run = sessions[0].runs[0]
+    if not gallery:
+        return []
+    photos = find_photos(run)
+    if reason := why_no_gallery(run, photos):
+        return [Prose(f"No pictures are shown here. {plain(reason)}")]
+    name, mistakes, hits = plain(run.name), confident_mistakes(run.predictions), unsure_hits(run.predictions)
+
+    def figure(drawn: object, key: str, caption: str) -> Figure:
+        return Figure(drawn, key, captioned(sessions, caption), width=1.0)
+
+    parts: list[Part] = [
+        Prose(
+            r"Figure \ref{fig:gallery-mistakes} shows the mistakes of which the network was most sure, and "
+            r"Figure \ref{fig:gallery-hits} what it got right by the smallest probability."
+        ),
+        figure(
+            gallery_figure(run, photos, mistakes),
+            "gallery-mistakes",
+            f"Session {name}: the most confident mistakes, with label, prediction and its probability.",
+        ),
+        figure(
+            gallery_figure(run, photos, hits),
+            "gallery-hits",
+            f"Session {name}: the least sure of the right answers.",
+        ),
+    ]
+    if reason := why_no_heatmaps(run, photos):
+        parts.append(Prose(plain(reason)))
+    else:
+        parts.append(
+            figure(
+                heatmap_figure(run, photos, pd.concat([mistakes.head(3), hits.tail(3)])),
+                "heat",
+                f"Session {name}: what of a picture speaks for the predicted class (Grad-CAM), of the most "
+                "confident mistakes and of right answers that were close calls; outlined: half of the strongest.",
+            )
+        )
+    if pairs is not None and len(pairs):
+        first = pd.concat([similar.under_two_labels(pairs), similar.across_split(pairs, run.predictions["photo"])])
+        caption = "Pairs of pictures that stand there twice: under two labels first, then across the split."
+        parts.append(figure(pairs_figure(run, photos, first.drop_duplicates().head(9)), "pairs", caption))
+    return parts
+
+
+def _intervals(values: pd.Series, lows: pd.Series, highs: pd.Series) -> list[str]:
+    return [format_interval(*row) for row in zip(values, lows, highs, strict=True)]
