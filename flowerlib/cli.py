@@ -81,7 +81,7 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from flowerlib.experiment import Experiment, parse_override, read_experiments, seed_name
+    from flowerlib.experiment import Experiment, base_name, parse_override, read_experiments
     from flowerlib.sessions import run_sessions
 
     overrides = dict(parse_override(text) for text in options.set)
@@ -94,11 +94,7 @@ def _run(options: argparse.Namespace) -> int:
     experiments = read_experiments(options.experiments, overrides)
     chosen = {}
     for name in options.sessions or experiments:
-        named = {
-            key: each
-            for key, each in experiments.items()
-            if name in (key, key.removesuffix(seed_name("", each.seed)))
-        }
+        named = {key: each for key, each in experiments.items() if name in (key, base_name(key, each.seed))}
         if not named:
             raise UserError(f"{options.experiments} has no session '{name}'. There are: {', '.join(experiments)}.")
         chosen |= named

@@ -128,7 +128,8 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
 
     Args:
         path: the YAML file.
-        overrides: settings that replace those of every session (the command line's ``--set``).
+        overrides: settings that replace those of every session (the command line's ``--set``); but a session whose
+            entry says ``weights: none`` starts at random whatever weights the others are given.
 
     Raises:
         UserError: the file is missing or no such mapping, or a session's settings are wrong; it says where.
@@ -152,6 +153,11 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
 def seed_name(name: str, seed: int) -> str:
     """The name of a session that experiments.yaml asks for with several ``seeds``."""
     return f"{name}-seed{seed}"
+
+
+def base_name(name: str, seed: int) -> str:
+    """A session's name without the seed that `seed_name` gives it."""
+    return name.removesuffix(seed_name("", seed))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -187,14 +193,16 @@ def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any])
     if not isinstance(entry, dict):
         raise UserError(f"In {path}, session '{name}' must list settings as 'key: value', not {brief(repr(entry))}.")
     settings = {**entry, **overrides}
-    if entry.get("weights") == "none":  # a session that is there to start at random does so
+    if entry.get("weights") == "none":
         settings["weights"] = "none"
     seeds = settings.pop("seeds", None)
     try:
         if seeds is None or "seed" in overrides:
             return {name: Experiment.from_settings(settings)}
         if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds) or "seed" in entry:
-            raise UserError(f"seeds must list different whole numbers, as in 'seeds: [0, 1, 2]', not {seeds!r}.")
+            raise UserError(
+                f"seeds must list different whole numbers, as in 'seeds: [0, 1, 2]', not {brief(repr(seeds))}."
+            )
         return {seed_name(name, seed): Experiment.from_settings({**settings, "seed": seed}) for seed in seeds}
     except UserError as error:
         raise UserError(f"In {path}, session '{name}': {error}") from error

@@ -15,7 +15,7 @@ from torchvision.models import get_model
 
 from flowerlib.augment import IMAGENET_MEAN, IMAGENET_STD
 from flowerlib.checkpoint import read_checkpoint
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, brief
 from flowerlib.files import make_folder, replacing
 
 TOLERANCE = 1e-3  # of a logit: what the order of float32 sums may change in a deep network, many times over
@@ -48,7 +48,7 @@ def read_best(path: Path) -> Trained:
         network.load_state_dict(checkpoint["state_dict"])
         return Trained(network.eval(), list(checkpoint["classes"]), int(checkpoint["image_size"]))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is no best.pt of a session: {str(error).strip().splitlines()[0]}.") from error
+        raise UserError(f"{path} is no best.pt of a session: {brief(error)}.") from error
 
 
 def export_onnx(checkpoint: Path, out: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from flowerlib.errors import UserError, brief
-from flowerlib.experiment import Experiment, seed_name
+from flowerlib.experiment import Experiment, base_name
 from flowerlib.files import is_text, write_text
 
 
@@ -148,6 +148,10 @@ class Session:
         """A number of each run's metrics, by seed."""
         return pd.Series([value(run.metrics) for run in self.runs], index=self.seeds, dtype=float)
 
+    def last(self, column: str) -> pd.Series:
+        """A column's value after the last epoch of each run, by seed."""
+        return self.over_seeds(lambda metrics: metrics[column].iloc[-1])
+
     def _all_metrics(self):
         return pd.concat([run.metrics for run in self.runs]).groupby("epoch")
 
@@ -160,18 +164,13 @@ def group_seeds(runs: Sequence[Run]) -> list[Session]:
     groups: dict[tuple[str, str], dict[int, Run]] = {}
     for run in runs:
         settings = {key: value for key, value in run.info["settings"].items() if key != "seed"}
-        name = _name_without_seed(run)
+        name = base_name(run.name, _seed(run))
         groups.setdefault((name, json.dumps(settings, sort_keys=True)), {}).setdefault(_seed(run), run)
-    return [
-        Session(
-            name if len(group) > 1 else next(iter(group.values())).name, tuple(group[seed] for seed in sorted(group))
-        )
-        for (name, _), group in groups.items()
-    ]
-
-
-def _name_without_seed(run: Run) -> str:
-    return run.name.removesuffix(seed_name("", _seed(run)))
+    sessions = []
+    for (name, _), group in groups.items():
+        runs = tuple(group[seed] for seed in sorted(group))
+        sessions.append(Session(name if len(runs) > 1 else runs[0].name, runs))
+    return sessions
 
 
 def _seed(run: Run) -> int:
@@ -234,17 +233,19 @@ def _read_repeats(path: Path) -> tuple[float, ...]:
 
 
 def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:
-    """Read every finished session of ``folder``: those named in ``order`` first, then by name.
+    """Read every finished session of ``folder``: those named in ``order``, without seeds, first, then by name.
 
     Raises:
         UserError: there is none.
     """
     folders = [path.parent for path in folder.glob("[!.]*/run.json")]
-    runs = [read_run(path) for path in folders if (read_info(path) or {}).get("finished")]
+    runs = [read_run(path) for path in folders if is_finished(path)]
     if not runs:
         raise UserError(f"There is no finished session in {folder}. Run them first: python -m flowerlib run")
     place = {name: position for position, name in enumerate(order)}
-    return sorted(runs, key=lambda run: (place.get(_name_without_seed(run), len(place)), _seed(run), run.name))
+    return sorted(
+        runs, key=lambda run: (place.get(base_name(run.name, _seed(run)), len(place)), _seed(run), run.name)
+    )
 
 
 def read_info(folder: Path) -> dict[str, Any] | None:
@@ -266,6 +267,12 @@ def read_info(folder: Path) -> dict[str, Any] | None:
             f"{path} can't be read ({brief(error)}). Remove the folder, or run again with --force."
         ) from error
     return info
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a finished run."""
+    info = read_info(folder)
+    return info is not None and info["finished"]
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:

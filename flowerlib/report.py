@@ -9,9 +9,9 @@ import pandas as pd
 
 from flowerlib.document import TitlePage
 from flowerlib.errors import UserError, brief
-from flowerlib.experiment import load_yaml, read_experiments, seed_name
+from flowerlib.experiment import base_name, load_yaml, read_experiments
 from flowerlib.files import NOTEBOOKS, REPORT, make_folder
-from flowerlib.metrics import Run, Session, group_seeds, read_info, read_runs
+from flowerlib.metrics import Run, Session, group_seeds, is_finished, read_info, read_runs
 from flowerlib.pdf import build_report
 from flowerlib.sections import notice
 from flowerlib.sessions import PAIRS, execute_notebook
@@ -70,7 +70,7 @@ def load_sessions(folder: Path) -> list[Session]:
     Raises:
         UserError: there are none, or they were not run on the same photos and split: they can't be compared.
     """
-    runs = read_runs(Path(folder), order=list(read_experiments(NOTEBOOKS / "experiments.yaml")))
+    runs = read_runs(Path(folder), order=_names(NOTEBOOKS / "experiments.yaml"))
     _refuse_mixed(folder, runs)
     return group_seeds(runs)
 
@@ -82,13 +82,18 @@ def load_ablations(folder: Path) -> list[Session]:
         UserError: they were not run on the same photos and split.
     """
     folder = Path(folder) / "ablations"
-    if not any((read_info(path.parent) or {}).get("finished") for path in folder.glob("[!.]*/run.json")):
+    if not any(is_finished(path.parent) for path in folder.glob("[!.]*/run.json")):
         return []
-    order = list(read_experiments(NOTEBOOKS / "ablations.yaml"))
-    runs = read_runs(folder, order=order)
+    order = _names(NOTEBOOKS / "ablations.yaml")
+    runs = read_runs(folder, order)
     _refuse_mixed(folder, runs)
-    sessions = group_seeds(runs)
-    return sessions if seed_name(order[0], sessions[0].seeds[0]).startswith(sessions[0].name) else []
+    base, *_ = sessions = group_seeds(runs)
+    return sessions if base_name(base.name, base.seeds[0]) == order[0] else []
+
+
+def _names(experiments: Path) -> list[str]:
+    """The names of the sessions in a file, without seeds."""
+    return list(dict.fromkeys(base_name(name, each.seed) for name, each in read_experiments(experiments).items()))
 
 
 def _refuse_mixed(folder: Path, runs: Sequence[Run]) -> None:

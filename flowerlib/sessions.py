@@ -23,13 +23,13 @@ from flowerlib.dataset import PhotoSet, load_photos, split
 from flowerlib.errors import UserError, brief
 from flowerlib.experiment import Experiment
 from flowerlib.files import NOTEBOOKS, alone, check_space, make_folder, write_text
-from flowerlib.metrics import read_info
+from flowerlib.metrics import is_finished, read_info
 from flowerlib.model import check_model, load_weights
 from flowerlib.progress import PROGRESS_VARIABLE
 from flowerlib.provenance import describe_differences, describe_run, inputs, pick_device, pick_precision
 from flowerlib.similar import find_pairs, write_pairs
 
-PAIRS = "duplicates.csv"  # near-duplicates among the photos, beside the sessions' folders
+PAIRS = "duplicates.csv"  # near-duplicates among the photos, in the data set's folder
 SESSION_NOTEBOOK = NOTEBOOKS / "session.ipynb"
 
 
@@ -76,9 +76,9 @@ def run_sessions(
             print(f"{plan.name}: finished before, in {plan.folder}")
         elif not _run_session(plan, force):
             failed.append(plan.name)
-    for folder, each in {plan.folder.parent: plan.experiment for plan in plans}.items():
-        if waiting or not (folder / PAIRS).exists():
-            write_pairs(folder / PAIRS, find_pairs(photos[each.data, each.skip_bad]))
+    for each in photos.values():
+        if waiting or not (runs / each.name / PAIRS).exists():
+            write_pairs(runs / each.name / PAIRS, find_pairs(each))
     return failed
 
 
@@ -193,12 +193,12 @@ def _kept(folder: Path) -> str:
 def _set_aside(folder: Path) -> None:
     """Keep what was there before a forced run until that run, or one that goes on with it, has succeeded."""
     with alone(folder / ".lock", folder):  # a notebook may be at work
-        finished = (read_info(folder) or {}).get("finished")
-        if (folder / LAST).exists() and (finished or not _aside(folder).exists()):
+        begun = (folder / LAST).exists() and not _aside(folder).exists()
+        if begun or is_finished(folder):
             shutil.rmtree(_aside(folder), ignore_errors=True)
             folder.rename(_aside(folder))
         else:
-            shutil.rmtree(folder)  # nothing of worth: an earlier forced run that did not succeed
+            shutil.rmtree(folder)  # empty, or an earlier forced run that did not succeed
     make_folder(folder)
 
 

@@ -23,7 +23,7 @@ from flowerlib.memory import keep_freed_memory
 from flowerlib.metrics import (
     EpochMetrics,
     Run,
-    read_info,
+    is_finished,
     read_run,
     write_info,
     write_metrics,
@@ -79,7 +79,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
 
     info = describe_run(experiment, photos, parts, weights, device, precision)
     history, logits = read_last(run_dir, info, model, optimizer, scheduler)
-    finished = (read_info(run_dir) or {}).get("finished")
+    finished = is_finished(run_dir)
     if len(history) == experiment.epochs and finished:
         return read_run(run_dir)  # run.json goes on saying where it was computed
     if not history and finished:
@@ -87,6 +87,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     if not history:
         check_space(run_dir, space_needed(model))
     write_info(run_dir, info)
+    write_metrics(run_dir / "metrics.csv", history)  # it may be lost, or ahead of an older checkpoint
 
     for epoch in range(len(history), experiment.epochs):
         learning_rate = scheduler.get_last_lr()[0]
@@ -119,7 +120,6 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
         write_last(run_dir, info, model, optimizer, scheduler, history, logits)
         print(epoch_line(row, experiment.epochs), flush=True)  # what is said is kept
 
-    write_metrics(run_dir / "metrics.csv", history)  # they may have been lost since
     names = [photos.paths[index] for index in parts.validation]
     probabilities = softmax(logits, dim=1).numpy()
     write_predictions(
