@@ -223,7 +223,7 @@ class TitlePage:
         title: plain text.
         authors: one text an author; further lines of it are e.g. the school and an e-mail address.
         date: plain text; none is printed if it is empty.
-        notice: printed in a frame under the title, e.g. that the photos are synthetic.
+        notice: as a caption, printed in a frame under the title, e.g. that the photos are synthetic.
     """
 
     title: str
@@ -242,7 +242,7 @@ class TitlePage:
             r"\maketitle",
         ]
         if self.notice:
-            lines += [r"\begin{notice}", latex_text(self.notice), r"\end{notice}"]
+            lines += [r"\begin{notice}", _caption_latex(self.notice), r"\end{notice}"]
         return "\n".join(lines)
 
     @property
@@ -254,7 +254,7 @@ class TitlePage:
         notice = '<p style="border: 2px solid; padding: .5em; display: inline-block"><b>{}</b></p>'
         page = [
             f"<h1>{html.escape(self.title)}</h1><p>{authors}</p><p>{html.escape(self.date)}</p>",
-            notice.format(html.escape(self.notice)) if self.notice else "",
+            notice.format(_caption_html(self.notice)) if self.notice else "",
         ]
         data = {
             "text/plain": self.title,

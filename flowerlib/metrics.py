@@ -51,6 +51,10 @@ def _is_text_or_none(value: object) -> bool:
     return value is None or is_text(value)
 
 
+def _is_missing_or_text(value: object) -> bool:  # runs of earlier versions say nothing of it
+    return value is ... or _is_text_or_none(value)
+
+
 def _are_counts(value: object) -> bool:
     return isinstance(value, dict) and all(is_text(name) and isinstance(value[name], int) for name in value)
 
@@ -66,6 +70,7 @@ _INFO = {
         "source": ("imagenet", "file", "none").__contains__,
         "file": _is_text_or_none,
         "sha256": _is_text_or_none,
+        "trained_on": _is_missing_or_text,
     },
     "precision": is_text,
     "device": {"type": is_text, "name": is_text, "threads": int},

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from flowerlib.errors import UserError, brief
+from flowerlib.errors import LONGEST, UserError, brief
 from flowerlib.experiment import Experiment
+from flowerlib.files import is_text
 
 WAYS_OUT = (
     "Name a local file or folder with --weights (or FLOWERLIB_WEIGHTS), or start from random weights with "
@@ -28,17 +29,19 @@ class Weights:
         source: ``imagenet`` (torchvision's IMAGENET1K_V1, hash checked), ``file``, or ``none``.
         file: the file's name, if any.
         sha256: of the file, if any.
+        trained_on: what they were trained on, as the text beside the file says, ``resnet18.txt`` of ``resnet18.pth``.
         state_dict: tensors by name; empty for ``none``.
     """
 
     source: str
     file: str | None
     sha256: str | None
+    trained_on: str | None
     state_dict: dict[str, torch.Tensor]
 
     def record(self) -> dict[str, str | None]:
         """What run.json says of the weights."""
-        return {"source": self.source, "file": self.file, "sha256": self.sha256}
+        return {key: getattr(self, key) for key in ("source", "file", "sha256", "trained_on")}
 
 
 def build_model(name: str, classes: int, weights: Weights, freeze: bool = False) -> nn.Module:
@@ -129,7 +132,7 @@ def load_weights(source: str, model: str) -> Weights:
         UserError: they can't be found, downloaded or read.
     """
     if source == "none":
-        return Weights("none", None, None, {})
+        return Weights("none", None, None, None, {})
     folder = os.environ.get("FLOWERLIB_WEIGHTS")
     if source == "imagenet" and not folder:
         return _imagenet(model)
@@ -176,4 +179,22 @@ def _read_file(path: Path, model: str) -> Weights:
         raise UserError(f"The weights file {path} is no state_dict of tensors by name. {WAYS_OUT}")
     # torchvision's file names end in the first eight digits of the file's hash: resnet18-f37072fd.pth
     genuine = digest.startswith(_imagenet_url(model).removesuffix(".pth").rsplit("-", 1)[1])
-    return Weights("imagenet" if genuine else "file", path.name, digest, state_dict)
+    if genuine:
+        return Weights("imagenet", path.name, digest, "ImageNet", state_dict)
+    return Weights("file", path.name, digest, _trained_on(path.with_suffix(".txt")), state_dict)
+
+
+def _trained_on(path: Path) -> str | None:
+    try:
+        text = path.read_text(encoding="utf-8").strip().removesuffix(".")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"What {path} says of the weights can't be read ({brief(error)}). Mend or remove it."
+        ) from error
+    if not is_text(text) or not 0 < len(text) <= LONGEST:
+        raise UserError(
+            f"{path} must say in one line, of {LONGEST} characters at most, what the weights were trained on."
+        )
+    return text

@@ -16,6 +16,7 @@ from flowerlib.metrics import Run, Session
 from flowerlib.tables import epoch_table, frame_table
 
 Part = Prose | Table | Figure
+IMAGENET = "ImageNet's"
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 # what tells sessions and machines apart, or is said elsewhere
@@ -38,14 +39,12 @@ def notice(sessions: Sequence[Session]) -> str:
     if is_synthetic(sessions):
         said.append("A demonstration on synthetic pictures: no photo of a flower was used.")
     elif sessions[0].info["dataset"]["name"] != "flowers":
-        said.append(f"Photos of the data set {sessions[0].info['dataset']['name']}, not the paper's.")
-    sources = {session.info["weights"]["source"] for session in sessions}
-    if sources != {"imagenet"}:
-        said.append(f"Initial weights: {' and '.join(sorted(set(map(_weights_text, sessions))))}; not ImageNet's.")
+        said.append(f"Photos of the data set {plain(sessions[0].info['dataset']['name'])}, not the paper's.")
+    said.append(weights_note(sessions))
     papers = {key: value for key, value in Experiment().settings().items() if key not in NOT_OF_THE_METHOD}
     if changes := _changes(sessions[0].info["settings"], papers):
         said.append(f"Not at the paper's settings: {changes}.")
-    return " ".join(said)
+    return " ".join(filter(None, said))
 
 
 def is_synthetic(sessions: Sequence[Session]) -> bool:
@@ -91,7 +90,9 @@ def describe_augmentation(session: Session) -> str:
 
 def describe_changes(session: Session, first: Session) -> str:
     """The settings in which a session differs from the first: ``batch size 64 instead of 32``."""
-    return _changes(session.info["settings"], first.info["settings"]) or "nothing"
+    # what the setting of weights stands for depends on the environment
+    ours, base = ({**each.info["settings"], "weights": _weights_origin(each)} for each in (session, first))
+    return _changes(ours, base) or "nothing"
 
 
 def _changes(ours: Mapping[str, Any], base: Mapping[str, Any]) -> str:
@@ -112,8 +113,9 @@ def describe_network(session: Session) -> str:
 
 
 def captioned(sessions: Sequence[Session], caption: str) -> str:
-    """A caption that says so where the pictures are synthetic."""
-    return f"{caption} Synthetic pictures." if is_synthetic(sessions) else caption
+    """A caption that says so where the pictures are synthetic, or the initial weights not ImageNet's."""
+    synthetic = "Synthetic pictures." if is_synthetic(sessions) else ""
+    return " ".join(filter(None, [caption, synthetic, weights_note(sessions)]))
 
 
 def describe_weights(session: Session) -> str:
@@ -121,10 +123,27 @@ def describe_weights(session: Session) -> str:
     weights = session.info["weights"]
     sentences = {
         "imagenet": r"Its weights are those of torchvision, trained on ImageNet \cite{deng2009}.",
-        "file": f"Its weights come from the local file {plain(weights['file'] or '')}; they are not ImageNet's.",
-        "none": "Its weights start at random: nothing is transferred in these sessions.",
+        "file": f"Its weights come from the local file {plain(weights['file'] or '')}, "
+        f"{plain(_trained_on(session))}; they are not ImageNet's.",
+        "none": "Its weights start at random: nothing is transferred.",
     }
     return sentences[weights["source"]]
+
+
+def weights_note(sessions: Sequence[Session]) -> str:
+    """What the networks start from, as a sentence; empty where it is what the paper's start from."""
+    origins = dict.fromkeys(map(_weights_origin, sessions))
+    return "" if set(origins) == {IMAGENET} else f"Initial weights: {plain('; '.join(origins))}."
+
+
+def _weights_origin(session: Session) -> str:
+    own = f"{_trained_on(session)}, not ImageNet's"
+    return {"imagenet": IMAGENET, "file": own, "none": "random"}[session.info["weights"]["source"]]
+
+
+def _trained_on(session: Session) -> str:
+    known = session.info["weights"].get("trained_on")  # runs of earlier versions say nothing of it
+    return f"trained on {known}" if known else "of unknown origin"
 
 
 def describe_task(session: Session) -> str:
@@ -138,7 +157,7 @@ def describe_start(session: Session) -> str:
     """What the networks start from, for the abstract."""
     starts = {
         "imagenet": "weights trained on ImageNet",
-        "file": "weights trained elsewhere, not ImageNet's",
+        "file": f"weights {plain(_trained_on(session))}, not ImageNet's",
         "none": "random weights, so that nothing is transferred",
     }
     return starts[session.info["weights"]["source"]]
@@ -152,12 +171,6 @@ def transfers(session: Session) -> bool:
 def later_half(metrics: pd.DataFrame) -> pd.DataFrame:
     """The later half of the epochs: where the paper, at 20 epochs, calls the network converged."""
     return metrics.iloc[len(metrics) // 2 :]
-
-
-def _weights_text(session: Session) -> str:
-    weights = session.info["weights"]
-    kinds = {"none": "random", "imagenet": "ImageNet's", "file": f"the local file {weights['file']}"}
-    return kinds[weights["source"]]
 
 
 def describe_result(session: Session) -> str:

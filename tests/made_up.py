@@ -33,7 +33,7 @@ def make_run(
     session, *, seed=0, curve=SLOW, clean=None, seconds=10.0, table=None, photos=PHOTOS, device="cpu", **more
 ):
     """A run of one of the paper's sessions, or of one with ``more`` settings."""
-    values = {"epochs": len(curve), "lr_step": 7, "learning_rate": 0.001, **SESSIONS[session], "seed": seed, **more}
+    values = {"epochs": len(curve), "lr_step": 7, "learning_rate": 0.001, **SESSIONS[session], "seed": seed} | more
     metrics = pd.DataFrame(
         {
             "epoch": range(len(curve)),
@@ -44,4 +44,5 @@ def make_run(
         }
     )
     info = {"settings": values, "split": {"validation": photos}, "device": {"name": device}, "precision": "float32"}
+    info["weights"] = {"source": "imagenet"}
     return Run(session, Path(session), info, metrics, with_right(900) if table is None else table)

@@ -42,7 +42,18 @@ def test_weights_of_a_file_become_the_backbone_and_their_head_is_dropped(weights
     assert model.fc.weight.shape == (5, 512)
     assert all(parameter.requires_grad for parameter in model.parameters())
     digest = hashlib.sha256((weights_folder_of_ours / "resnet18.pth").read_bytes()).hexdigest()
-    assert weights.record() == {"source": "file", "file": "resnet18.pth", "sha256": digest}
+    assert weights.record() == {"source": "file", "file": "resnet18.pth", "sha256": digest, "trained_on": None}
+
+
+def test_the_text_beside_weights_says_what_they_were_trained_on(weights_folder_of_ours):
+    beside = weights_folder_of_ours / "resnet18.txt"
+    beside.write_text("Imagenette, 160 px.\n")
+    assert load_weights(str(weights_folder_of_ours), "resnet18").trained_on == "Imagenette, 160 px"
+    for wrong in (b"", b"two\nlines", b"\xff", b"x" * 301):
+        beside.write_bytes(wrong)
+        with pytest.raises(UserError, match=r"resnet18\.txt"):
+            load_weights(str(weights_folder_of_ours), "resnet18")
+    beside.unlink()
 
 
 def test_the_variable_stands_for_the_download(weights_folder_of_ours, monkeypatch):
