@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from flowerlib.errors import UserError
 from flowerlib.files import NOTEBOOKS, REPORT, RUNS, user_path
+
+if TYPE_CHECKING:
+    from flowerlib.experiment import Experiment
 
 ENGINES = ("auto", "tex", "typst")
 _DATA_HELP = "flowers (the paper's photos), synthetic, or a folder of class folders"
@@ -100,10 +104,20 @@ def _run(options: argparse.Namespace) -> int:
         chosen |= named
     # another file's sessions, such as ablations.yaml's, get a folder of their own: the report takes them apart
     group = options.experiments.stem if options.experiments.stem != "experiments" else ""
-    failed = run_sessions(chosen, options.runs, group, force=options.force)
+    distinct = _without_repetitions(chosen)
+    failed = run_sessions(distinct, options.runs, group, force=options.force)
     if failed:
-        print(f"error: {len(failed)} of {len(chosen)} sessions failed: {', '.join(failed)}.", file=sys.stderr)
+        print(f"error: {len(failed)} of {len(distinct)} sessions failed: {', '.join(failed)}.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _without_repetitions(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
+    """Leave out sessions that are equal to an earlier one: ``--set`` may have taken their difference away."""
+    first = {}
+    for name, experiment in experiments.items():
+        if (same := first.setdefault(experiment, name)) != name:
+            print(f"{name}: left out, with these settings it is the same as {same}")
+    return {name: experiment for experiment, name in first.items()}
 
 
 def _bench(options: argparse.Namespace) -> int:

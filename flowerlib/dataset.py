@@ -151,6 +151,12 @@ def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
     )
 
 
+def paper_fingerprint() -> str:
+    """The fingerprint of the paper's photos, all of them and no others, by the manifest."""
+    rows = sorted(read_manifest(), key=lambda row: row.path)
+    return _fingerprint(part for row in rows for part in (row.path, row.sha256))
+
+
 def split(photos: PhotoSet, seed: int) -> Split:
     """Draw int(.8 n) photos for training and leave the rest for validation.
 

@@ -123,12 +123,14 @@ def session_figure(session: Run | Session, first: Run | Session | None = None) -
     rows = [partial(plot_run, session)]
     if first is not None:
         rows.append(lambda quantity, ax: plot_runs([first, session], f"val_aug_{quantity}", ax=ax))
-    figure = plt.figure(figsize=(6.3, 2.5 * len(rows)))
+    figure = plt.figure(figsize=(WIDTH, 2.5 * len(rows)))
     for part, plot in zip(figure.subfigures(len(rows), squeeze=False).flat, rows, strict=True):
         for quantity, ax in zip(_QUANTITIES, part.subplots(ncols=2), strict=True):
             plot(quantity, ax=ax).get_legend().remove()
         # one legend for both, where it covers no curve
-        part.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        handles, labels = ax.get_legend_handles_labels()
+        labels = [in_lines(label, 0.8 * WIDTH / len(labels)) for label in labels]  # the rest is lines and gaps
+        part.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
@@ -139,13 +141,13 @@ def interval_figure(table: pd.DataFrame, label: str) -> Figure:
         table: ``name``, ``value``, ``low`` and ``high``.
         label: of the axis.
     """
-    figure, ax = plt.subplots(figsize=(6.3, 0.8 + 0.3 * len(table)))
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.3 * len(table)))
     places = range(len(table))[::-1]
     reach = [table["value"] - table["low"], table["high"] - table["value"]]
     ax.errorbar(table["value"], places, xerr=reach, fmt="o", capsize=2, color="black")
     ax.axvline(0, color="grey", linewidth=0.8, linestyle=":")
-    ax.set_yticks(places, table["name"])
-    ax.set_xlabel(label)
+    ax.set_yticks(places, [in_lines(name, WIDTH / 3) for name in table["name"]])
+    ax.set_xlabel(in_lines(label, WIDTH / 2))
     return figure
 
 

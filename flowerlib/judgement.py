@@ -26,7 +26,16 @@ from flowerlib.document import Figure, Prose, plain
 from flowerlib.measures import FINAL_ACCURACY, evaluate
 from flowerlib.metrics import Run, Session
 from flowerlib.published import published_tables
-from flowerlib.sections import Part, captioned, describe_changes, mean_sd, spread_note
+from flowerlib.sections import (
+    Part,
+    captioned,
+    describe_changes,
+    describe_draws,
+    is_of_papers_photos,
+    mean_sd,
+    spread_note,
+    weights_note,
+)
 from flowerlib.tables import frame_table
 
 DECIDED = (SUPPORTED, NOT_SUPPORTED)
@@ -50,7 +59,7 @@ def published_part(sessions: Sequence[Session]) -> list[Part]:
     """Published accuracies beside ours, where the photos are the paper's."""
     table = beside_published(all_runs(sessions))
     table = table[table["seeds"] > 0]
-    if sessions[0].info["dataset"]["name"] != "flowers" or table.empty:
+    if not is_of_papers_photos(sessions) or table.empty:
         return [Prose("These sessions are not of the paper's photos; its accuracies can't be set beside them.")]
 
     def ours(protocol: str) -> list[str]:
@@ -77,6 +86,11 @@ def published_part(sessions: Sequence[Session]) -> list[Part]:
         r"Table \ref{tab:published} sets the published accuracies beside ours. "
         "The published ones are of augmented pictures; only ours of the same kind may be held against them."
     )
+    if note := weights_note(sessions):
+        text += (
+            " The published networks started from ImageNet's weights, ours from others, so the differences are not "
+            f"of the training alone. {note}"
+        )
     return [
         Prose(text),
         frame_table(
@@ -120,7 +134,7 @@ def claims_part(sessions: Sequence[Session], findings: Sequence[Finding]) -> lis
         r"hold; Table \ref{tab:measures} defines the measures. A claim is supported if the measure's whole "
         r"interval lies in that range, not supported if none of it does, and otherwise not decided by this evidence. "
         r"Table \ref{tab:verdicts} and Figure \ref{fig:claims} judge each twice: by the published tables, and by our "
-        f"own sessions. {summarize(findings)}"
+        f"own sessions. {describe_draws(sessions)} {summarize(findings)}"
     )
     return [
         Prose(text),
@@ -169,7 +183,7 @@ def _notes(table: pd.DataFrame, letters: dict[str, str]) -> str:
 def noise_part(sessions: Sequence[Session]) -> list[Part]:
     """One fixed network, evaluated again and again under the paper's protocol."""
     run = sessions[0].runs[0]
-    if len(run.repeats) < 3 or len(set(run.repeats)) < 2 or run.info["dataset"]["name"] != "flowers":
+    if len(run.repeats) < 3 or len(set(run.repeats)) < 2 or not is_of_papers_photos(sessions):
         return []
     table = noise(run.repeats, run.info["split"]["validation"])
     late = {

@@ -18,6 +18,7 @@ from flowerlib.analysis import (
     reliability_bins,
     unsure_hits,
 )
+from flowerlib.checkpoint import LAST
 from flowerlib.document import Figure, Prose, plain
 from flowerlib.gallery import (
     find_photos,
@@ -142,6 +143,8 @@ def gallery_part(sessions: Sequence[Session], pairs: pd.DataFrame | None, galler
     run = sessions[0].runs[0]
     if not gallery:
         return []
+    if not (run.folder / LAST).exists():  # tables that were handed on, as those of report/results
+        return [Prose("No pictures are shown here: this report was made from tables alone.")]
     photos = find_photos(run)
     if reason := why_no_gallery(run, photos):
         return [Prose(f"No pictures are shown here. {plain(reason)}")]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from flowerlib.analysis import format_mean_sd
 from flowerlib.augment import CROP_AREA, CROP_RATIO
+from flowerlib.dataset import FLOWERS, SYNTHETIC, paper_fingerprint
 from flowerlib.document import Figure, Prose, Table, plain
 from flowerlib.experiment import Experiment
 from flowerlib.figures import session_figure
@@ -38,8 +39,8 @@ def notice(sessions: Sequence[Session]) -> str:
     said = []
     if is_synthetic(sessions):
         said.append("A demonstration on synthetic pictures: no photo of a flower was used.")
-    elif sessions[0].info["dataset"]["name"] != "flowers":
-        said.append(f"Photos of the data set {plain(sessions[0].info['dataset']['name'])}, not the paper's.")
+    elif not is_of_papers_photos(sessions):
+        said.append(f"Photos of the data set {plain(sessions[0].info['dataset']['name'])}, not exactly the paper's.")
     said.append(weights_note(sessions))
     papers = {key: value for key, value in Experiment().settings().items() if key not in NOT_OF_THE_METHOD}
     if changes := _changes(sessions[0].info["settings"], papers):
@@ -49,7 +50,12 @@ def notice(sessions: Sequence[Session]) -> str:
 
 def is_synthetic(sessions: Sequence[Session]) -> bool:
     """Whether the runs are of the embedded pictures."""
-    return any(session.info["dataset"]["name"] == "synthetic" for session in sessions)
+    return any(session.info["dataset"]["name"] == SYNTHETIC for session in sessions)
+
+
+def is_of_papers_photos(sessions: Sequence[Session]) -> bool:
+    """Whether the runs are of the paper's photos, all of them and no others, whatever the folder is called."""
+    return sessions[0].info["dataset"]["fingerprint"] == paper_fingerprint()
 
 
 def describe_photos(session: Session) -> str:
@@ -112,6 +118,21 @@ def describe_network(session: Session) -> str:
     )
 
 
+def describe_draws(sessions: Sequence[Session]) -> str:
+    """Which sessions saw the same random changes of the pictures, as a sentence."""
+    names: dict[int, list[str]] = {}
+    for session in sessions:
+        for seed in session.seeds:
+            names.setdefault(seed, []).append(plain(session.name))
+    shared = [f"{', '.join(group)} (seed {seed})" for seed, group in names.items() if len(group) > 1]
+    if not shared:
+        return "No two of our sessions share the random changes of their pictures."
+    return (
+        "Where our sessions share a seed, a picture is changed alike in the same epoch, in training and in augmented "
+        f"validation: {'; '.join(shared)}. What such a draw does to all of them alike is not in their differences."
+    )
+
+
 def captioned(sessions: Sequence[Session], caption: str) -> str:
     """A caption that says so where the pictures are synthetic, or the initial weights not ImageNet's."""
     synthetic = "Synthetic pictures." if is_synthetic(sessions) else ""
@@ -149,7 +170,7 @@ def _trained_on(session: Session) -> str:
 def describe_task(session: Session) -> str:
     """What is classified."""
     name = session.info["dataset"]["name"]
-    known = {"flowers": "photographs of flowers", "synthetic": "drawings of flowers made by a program"}
+    known = {FLOWERS: "photographs of flowers", SYNTHETIC: "drawings of flowers made by a program"}
     return known.get(name, f"the pictures of {plain(name)}")
 
 

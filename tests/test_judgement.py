@@ -8,6 +8,7 @@ import pytest
 from made_up import QUICK, SLOW, make_run, with_right
 
 from flowerlib import judgement, mistakes
+from flowerlib.dataset import paper_fingerprint
 from flowerlib.document import Figure, Prose, Table
 from flowerlib.metrics import Session
 
@@ -17,7 +18,9 @@ PAIRS = pd.DataFrame(columns=["kind", "first", "second", "distance"])
 
 def session(name, dataset="flowers", repeats=(), **settings):
     run = make_run(name, **settings)
-    info = run.info | {"dataset": {"name": dataset, "photos": 5000, "classes": {"aster": 5000, "broom": 0}}}
+    fingerprint = paper_fingerprint() if dataset == "flowers" else "other photos"
+    facts = {"name": dataset, "photos": 5000, "classes": {"aster": 5000, "broom": 0}, "fingerprint": fingerprint}
+    info = run.info | {"dataset": facts}
     return Session(name, (dataclasses.replace(run, info=info, repeats=tuple(repeats)),))
 
 
@@ -77,7 +80,15 @@ def test_only_the_papers_photos_are_set_beside_its_accuracies(three):
     table = judgement.published_part(three)[1]
     assert "resnet34-bs32" in table.tabular
     assert f"{SLOW[-1]:.3f}" in table.tabular
+    assert "ImageNet" not in text(judgement.published_part(three))
     assert text(judgement.published_part([session("resnet18-bs32", dataset="roses")])).startswith("These sessions")
+
+
+def test_other_weights_than_the_papers_are_a_reason_for_other_accuracies(three):
+    three[0].info["weights"] = {"source": "file", "trained_on": "birds"}
+    said = text(judgement.published_part(three))
+    assert "The published networks started from ImageNet's weights" in said
+    assert "trained on birds" in said
 
 
 def test_pictures_that_stand_there_twice_are_counted_and_named(three):

@@ -1,6 +1,8 @@
 """Whole runs on small data: the command line, the notebooks, the PDF."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -105,6 +107,26 @@ def test_finished_sessions_are_skipped_and_others_of_the_same_name_refused(synth
     assert main([*arguments, "--set", "epochs=2"]) == 1
     assert "epochs: 1 then, 2 now" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
+
+
+def test_sessions_that_an_override_makes_equal_run_once(photo_folder, tmp_path, capsys):
+    arguments = ["--data", str(photo_folder), "--runs", str(tmp_path / "runs"), *FAST, "--set", "batch_size=8"]
+    assert main(["run", "resnet18-bs32", "resnet18-bs64", *arguments]) == 0
+    assert "resnet18-bs64: left out, with these settings it is the same as resnet18-bs32" in capsys.readouterr().out
+    assert [path.parent.name for path in (tmp_path / "runs").glob("*/*/run.json")] == ["resnet18-bs32"]
+
+
+def test_a_full_disk_on_papermills_side_is_said(photo_folder, tmp_path, capsys, monkeypatch):
+    def fill(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sessions.papermill, "execute_notebook", fill)
+    arguments = ["--data", str(photo_folder), "--runs", str(tmp_path / "runs"), *FAST]
+    assert main(["run", "resnet18-bs32", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert "session.ipynb" in said
+    assert "No space left on device" in said
+    assert "the same command goes on after the last whole epoch" in said
 
 
 def test_a_failing_session_leaves_its_notebook_and_the_others_go_on(photo_folder, tmp_path, capsys, monkeypatch):
