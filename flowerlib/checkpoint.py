@@ -17,7 +17,7 @@ from torch import nn
 
 from flowerlib.errors import UserError, brief
 from flowerlib.files import replacing
-from flowerlib.metrics import EpochMetrics
+from flowerlib.metrics import EpochMetrics, are_earlier_parts
 from flowerlib.provenance import describe_differences, inputs
 
 LAST, BEFORE = "last.pt", "last.before.pt"
@@ -133,6 +133,8 @@ def _restore(
             raise ValueError("its logits are no numbers")
         earlier = _computed_elsewhere(checkpoint, info, len(history))
         json.dumps(earlier)  # it goes into run.json
+        if not are_earlier_parts(earlier):
+            raise ValueError("it does not say where its epochs were computed")
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         scheduler.load_state_dict(checkpoint["scheduler"])

@@ -86,7 +86,7 @@ class Finding:
 CLAIMS = (
     Claim(
         "converged",
-        "The model has converged by the 10th epoch.",
+        "The model appears to converge after the 10th epoch [that is, by then].",
         ("resnet18-bs32",),
         CONVERGENCE,
         (-math.inf, CONVERGED_BY),

@@ -116,7 +116,7 @@ def _without_repetitions(experiments: Mapping[str, Experiment]) -> dict[str, Exp
     first = {}
     for name, experiment in experiments.items():
         if (same := first.setdefault(experiment, name)) != name:
-            print(f"{name}: left out, with these settings it is the same as {same}")
+            print(f"{name}: left out: with these settings it equals {same}")
     return {name: experiment for experiment, name in first.items()}
 
 

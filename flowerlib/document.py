@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import matplotlib
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure as MatplotlibFigure
 
 # `{[}` and `{*}`: after a row's `\\` a bare one is read as the row's spacing.
@@ -165,12 +166,14 @@ class Table:
     Args:
         tabular: a LaTeX ``tabular`` (booktabs).
         html: the same as an HTML ``<table>``.
+        data: its numbers, unrounded, and those of the text about it: ``tables/<name>.csv``.
         name: of file and label; one that is not fit for them is changed (see `slug` and `label`).
         caption: plain text, with mathematics and references.
     """
 
-    def __init__(self, tabular: str, html: str, name: str, caption: str):
-        self.tabular, self.html, self.name, self.caption = tabular, html, slug(name), _checked(caption)
+    def __init__(self, tabular: str, html: str, data: pd.DataFrame, name: str, caption: str):
+        self.tabular, self.html, self.data = tabular, html, data
+        self.name, self.caption = slug(name), _checked(caption)
 
     @property
     def label(self) -> str:
@@ -192,7 +195,8 @@ class Table:
             "text/html": _float_html(self.html, self.label, self.caption),
             "text/latex": self.latex,
         }
-        return data, {"flowerlib": {"kind": "table", "name": self.name, "tabular": self.tabular}}
+        csv = self.data.to_csv(index=False, lineterminator="\n")
+        return data, {"flowerlib": {"kind": "table", "name": self.name, "tabular": self.tabular, "csv": csv}}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from flowerlib.claims import (
     beside_published,
     findings_table,
     judge_all,
+    paper_sessions,
 )
 from flowerlib.document import Figure, Prose, plain
 from flowerlib.measures import FINAL_ACCURACY, evaluate
@@ -60,7 +61,8 @@ def published_part(sessions: Sequence[Session]) -> list[Part]:
     table = beside_published(all_runs(sessions))
     table = table[table["seeds"] > 0]
     if not is_of_papers_photos(sessions) or table.empty:
-        return [Prose("These sessions are not of the paper's photos; its accuracies can't be set beside them.")]
+        return [Prose("These sessions are not the paper's, on its photos: its accuracies can't be set beside them.")]
+    sessions = _papers(sessions)
 
     def ours(protocol: str) -> list[str]:
         return [format_mean_sd(*pair) for pair in zip(table[protocol], table[f"{protocol}_sd"], strict=True)]
@@ -99,8 +101,15 @@ def published_part(sessions: Sequence[Session]) -> list[Part]:
             captioned(sessions, caption + spread_note(sessions)),
             {"Difference": signed},
             right=("Ours, augmented", "Ours, clean"),
+            data=table,
         ),
     ]
+
+
+def _papers(sessions: Sequence[Session]) -> list[Session]:
+    """Those of the sessions by which the paper is judged."""
+    judging = [id(run) for seeds in paper_sessions(all_runs(sessions)).values() for run in seeds.values()]
+    return [session for session in sessions if any(id(run) in judging for run in session.runs)]
 
 
 # ---- the claims
@@ -134,17 +143,19 @@ def claims_part(sessions: Sequence[Session], findings: Sequence[Finding]) -> lis
         r"hold; Table \ref{tab:measures} defines the measures. A claim is supported if the measure's whole "
         r"interval lies in that range, not supported if none of it does, and otherwise not decided by this evidence. "
         r"Table \ref{tab:verdicts} and Figure \ref{fig:claims} judge each twice: by the published tables, and by our "
-        f"own sessions. {describe_draws(sessions)} {summarize(findings)}"
+        f"own sessions. {describe_draws(_papers(sessions))} {summarize(findings)}"
     )
     return [
         Prose(text),
         frame_table(claims, "claims", "The conclusions of the course report, and what each asks of its measure."),
         frame_table(measures, "measures", "The measures, and on which validation each is taken."),
-        frame_table(verdicts, "verdicts", captioned(sessions, "The conclusions, judged.")),
+        frame_table(verdicts, "verdicts", captioned(_papers(sessions), "The conclusions, judged."), data=table),
         Figure(
             figures.claims_figure(findings),
             "claims",
-            captioned(sessions, "The conclusions' measures with their intervals; shaded: where a conclusion holds."),
+            captioned(
+                _papers(sessions), "The conclusions' measures with their intervals; shaded: where a conclusion holds."
+            ),
             width=1.0,
         ),
         Prose(_notes(table, letters)),
@@ -186,11 +197,13 @@ def noise_part(sessions: Sequence[Session]) -> list[Part]:
     if len(run.repeats) < 3 or len(set(run.repeats)) < 2 or not is_of_papers_photos(sessions):
         return []
     table = noise(run.repeats, run.info["split"]["validation"])
+    table["of_binomial"] = table["sd"] / table["binomial_sd"]
     late = {
         name: each.loc[each["epoch"] >= 14, "val_aug_acc"].to_numpy() for name, each in published_tables().items()
     }
     ours = table.loc["repeated evaluation"]
     published = table.drop(index="repeated evaluation")
+    ratios = _scatter_ratios(ours, published)
     text = (
         "The published validation accuracy still jumps from epoch to epoch when the learning rate is 1e-5 and the "
         f"network hardly changes. We took the network of {plain(run.name)} after its last epoch, kept it fixed, and "
@@ -201,7 +214,7 @@ def noise_part(sessions: Sequence[Session]) -> list[Part]:
         r"(Table \ref{tab:noise}, Figure \ref{fig:noise}). "
         "Scatter depends on the accuracy and on the number of pictures; so each is held against its own binomial "
         "standard deviation, that of drawing new pictures each time. "
-        f"{_noise_verdict(ours, published)}"
+        f"{_noise_verdict(ratios)}"
     )
     frame = pd.DataFrame(
         {
@@ -210,7 +223,7 @@ def noise_part(sessions: Sequence[Session]) -> list[Part]:
             "Mean": table["mean"].to_numpy(),
             "Standard deviation": table["sd"].to_numpy(),
             "Mean step": table["mean_step"].to_numpy(),
-            "Of binomial": (table["sd"] / table["binomial_sd"]).to_numpy(),
+            "Of binomial": table["of_binomial"].to_numpy(),
         }
     )
     formats = {"Standard deviation": ".4f", "Mean step": ".4f", "Of binomial": ".2f"}
@@ -221,18 +234,24 @@ def noise_part(sessions: Sequence[Session]) -> list[Part]:
     return [
         Prose("## Why the published curves jump"),
         Prose(text),
-        Figure(figures.noise_figure(late, run.repeats), "noise", captioned(sessions, caption)),
-        frame_table(frame, "noise", captioned(sessions, caption), formats),
+        Figure(figures.noise_figure(late, run.repeats), "noise", captioned(sessions[:1], caption)),
+        frame_table(
+            frame, "noise", captioned(sessions[:1], caption), formats, data=table.join(ratios).reset_index(names="of")
+        ),
     ]
 
 
-def _noise_verdict(ours: pd.Series, published: pd.DataFrame) -> str:
-    """Compare each published scatter, as a share of its binomial one, with that of the fixed network, by F."""
-    ratios = (published["sd"] / published["binomial_sd"]) / (ours["sd"] / ours["binomial_sd"])
+def _scatter_ratios(ours: pd.Series, published: pd.DataFrame) -> pd.DataFrame:
+    """Each published scatter, as a share of its binomial one, over that of the fixed network; intervals by F."""
+    ratios = published["of_binomial"] / ours["of_binomial"]
     freedoms = published["evaluations"] - 1, ours["evaluations"] - 1
-    limits = [ratios / np.sqrt(stats.f.ppf(tail, *freedoms)) for tail in (0.975, 0.025)]
-    said = ", ".join(format_interval(*row, ".2f") for row in zip(ratios, *limits, strict=True))
-    more = [plain(name) for name, low in limits[0].items() if low > 1]
+    low, high = (ratios / np.sqrt(stats.f.ppf(tail, *freedoms)) for tail in (0.975, 0.025))
+    return pd.DataFrame({"ratio": ratios, "ratio_low": low, "ratio_high": high})
+
+
+def _noise_verdict(ratios: pd.DataFrame) -> str:
+    said = ", ".join(format_interval(*row, ".2f") for row in ratios.itertuples(index=False))
+    more = [plain(name) for name, low in ratios["ratio_low"].items() if low > 1]
     return (
         f"So measured, the published sessions scatter {said} times as much as the fixed network (95 % intervals, of "
         "normal values). "
@@ -279,6 +298,7 @@ def ablation_part(ablations: Sequence[Session]) -> list[Part]:
             "ablations",
             captioned(ablations, caption + spread_note(ablations)),
             right=("Clean", "Augmented", "Clean − first [95 % interval]"),
+            data=_ablation_data(ablations, rows),
         ),
         Figure(
             figures.interval_figure(pd.DataFrame(rows), f"Clean accuracy minus that of {base.name}"),
@@ -290,6 +310,15 @@ def ablation_part(ablations: Sequence[Session]) -> list[Part]:
             ),
         ),
     ]
+
+
+def _ablation_data(ablations: Sequence[Session], rows: Sequence[dict]) -> pd.DataFrame:
+    lasts = {name: [each.last(name) for each in ablations] for name in ("val_acc", "val_aug_acc")}
+    columns = {"session": [each.name for each in ablations], "seeds": [len(each.runs) for each in ablations]}
+    for name, values in lasts.items():
+        columns |= {name: [each.mean() for each in values], f"{name}_sd": [each.std() for each in values]}
+    differences = pd.DataFrame(rows).rename(columns={"name": "session", "value": "difference"}).drop(columns="text")
+    return pd.DataFrame(columns).merge(differences, how="left", on="session")
 
 
 def _ablation_row(base: Session, session: Session) -> dict:
@@ -333,8 +362,7 @@ def conclusion(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
         heading = _by_both(verdicts[claim.key, PUBLISHED], verdicts[claim.key, OURS])
         groups.setdefault(heading, []).append(quoted(claim))
     sentences = [f"{heading}: {'; '.join(statements)}." for heading, statements in groups.items()]
-    photos = sessions[0].info["split"]["validation"]
-    return f"{' '.join(sentences)} One of {photos:,} validation pictures is {1 / photos:.4f} of accuracy."
+    return " ".join(sentences)
 
 
 def _by_both(published: str, ours: str) -> str:

@@ -55,10 +55,23 @@ def _is_missing_or_text(value: object) -> bool:  # runs of earlier versions say 
     return value is ... or _is_text_or_none(value)
 
 
+def are_earlier_parts(value: object) -> bool:
+    """Whether a value is what run.json lists as ``earlier``: where the epochs before a resume were computed."""
+    parts = [] if value is ... else value
+    shape = {"epochs": int, **_COMPUTED}
+    return isinstance(parts, list) and not any(any(_wrong_parts(part, shape)) for part in parts)
+
+
 def _are_counts(value: object) -> bool:
     return isinstance(value, dict) and all(is_text(name) and isinstance(value[name], int) for name in value)
 
 
+# where a run was computed, or its earlier epochs
+_COMPUTED = {
+    "device": {"type": is_text, "name": is_text, "threads": int},
+    "versions": lambda value: isinstance(value, dict) and all(map(is_text, (*value, *value.values()))),
+    "commit": _is_text_or_none,
+}
 # what is read from run.json: by key, a type, a function that tells whether a value will do, or more keys
 _INFO = {
     "finished": bool,
@@ -73,9 +86,8 @@ _INFO = {
         "trained_on": _is_missing_or_text,
     },
     "precision": is_text,
-    "device": {"type": is_text, "name": is_text, "threads": int},
-    "versions": lambda value: isinstance(value, dict) and all(map(is_text, (*value, *value.values()))),
-    "commit": _is_text_or_none,
+    "earlier": are_earlier_parts,
+    **_COMPUTED,
 }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan, nan
 
 import pandas as pd
 
 from flowerlib import figures, similar
 from flowerlib.analysis import (
+    BINS,
     accuracy,
     accuracy_without,
     calibration_error,
@@ -30,7 +32,7 @@ from flowerlib.gallery import (
 )
 from flowerlib.metrics import Session, confusion_matrix
 from flowerlib.sections import Part, captioned
-from flowerlib.tables import frame_table
+from flowerlib.tables import MISSING, frame_table
 
 
 def error_part(sessions: Sequence[Session]) -> list[Part]:
@@ -38,16 +40,33 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
     session = sessions[0]
     run = session.runs[0]
     name, photos = plain(run.name), len(run.predictions)
-    value, low, high = accuracy(run.predictions)
-    error = calibration_error(run.predictions)
+    right, error = accuracy(run.predictions), calibration_error(run.predictions)
     result = outcomes(run.predictions)
+    sure = result["confidence"].mean()
     text = (
         f"The network of {name} after its last epoch is right on {result['correct'].sum()} of {photos} clean "
-        f"validation pictures: {value:.3f} (95 % interval {low:.3f} to {high:.3f}). "
-        r"Figure \ref{fig:confusion} counts its confusions, and Table \ref{tab:classes} gives precision and recall. "
-        f"Its mean confidence is {result['confidence'].mean():.3f}; the expected calibration error "
-        f"over 15 bins of confidence is {error.value:.3f} (95 % interval {error.low:.3f} to {error.high:.3f}; "
-        r"Figure \ref{fig:reliability}). Table \ref{tab:mistakes} names the mistakes of which it was most sure."
+        f"validation pictures, with a mean confidence of {sure:.3f}. "
+        r"Table \ref{tab:overall} gives its accuracy and its expected calibration error, "
+        r"Figure \ref{fig:confusion} counts its confusions, Table \ref{tab:classes} gives precision and recall, and "
+        r"Figure \ref{fig:reliability} holds accuracy against confidence. Table \ref{tab:mistakes} names the "
+        "mistakes of which it was most sure."
+    )
+    overall = pd.DataFrame(
+        [
+            ("Accuracy", *right),
+            ("Mean confidence", sure, nan, nan),
+            (f"Expected calibration error, {BINS} bins", *error),
+        ],
+        columns=["quantity", "value", "low", "high"],
+    )
+    shown = pd.DataFrame(
+        {
+            "Of all pictures": overall["quantity"],
+            "Value": overall["value"],
+            "95 % interval": [
+                MISSING if isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}" for row in overall.itertuples()
+            ],
+        }
     )
     classes = class_table(run.predictions)
     frame = pd.DataFrame(
@@ -63,17 +82,27 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
     worst.columns = ["Picture", "Label", "Predicted", "Probability"]
     return [
         Prose(text),
+        frame_table(
+            shown,
+            "overall",
+            captioned(sessions[:1], f"Session {name}: accuracy and calibration on clean validation pictures."),
+            right=("95 % interval",),
+            data=overall,
+        ),
         Figure(
             figures.confusion_figure(confusion_matrix(run.predictions)),
             "confusion",
-            captioned(sessions, f"Session {name}: clean validation pictures by label and by most probable class."),
+            captioned(
+                sessions[:1], f"Session {name}: clean validation pictures by label and by most probable class."
+            ),
             width=0.55,
         ),
         frame_table(
             frame,
             "classes",
-            captioned(sessions, f"Session {name}: precision and recall on clean validation pictures."),
+            captioned(sessions[:1], f"Session {name}: precision and recall on clean validation pictures."),
             right=list(frame),
+            data=classes.reset_index(),
         ),
         Figure(
             figures.reliability_figure(reliability_bins(run.predictions)),
@@ -85,7 +114,7 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
             ),
             width=0.6,
         ),
-        frame_table(worst, "mistakes", captioned(sessions, f"Session {name}: the most confident mistakes.")),
+        frame_table(worst, "mistakes", captioned(sessions[:1], f"Session {name}: the most confident mistakes.")),
     ]
 
 
@@ -101,11 +130,11 @@ def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> 
     photos = similar.leaked(pairs, run.predictions)
     identical = (pairs["kind"] == similar.IDENTICAL).sum()
     text = (
-        f"Among all {sessions[0].info['dataset']['photos']:,} pictures, {identical} pairs are the same file, byte "
-        f"for byte, and {len(pairs) - identical} more are near-duplicates: one shot, re-encoded, resized, mirrored "
-        f"or cut, or two of a scene in which nothing moved. {len(contradictory)} pairs stand under two labels. "
-        f"{len(across)} pairs have one picture among those for training and one among those for validation, where it "
-        "tests little."
+        f"Pairs among all {sessions[0].info['dataset']['photos']:,} pictures: {identical} of the same file, byte for "
+        f"byte; {len(pairs) - identical} more near-duplicates, which are one shot, re-encoded, resized, mirrored or "
+        f"cut, or two of a scene in which nothing moved. Of all these, {len(contradictory)} under two labels, and "
+        f"{len(across)} with one picture among those for training and one among those for validation, where it tests "
+        "little."
     )
     if not photos:
         return [heading, Prose(text)]
@@ -116,7 +145,7 @@ def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> 
             "Accuracy [95 % interval]": _intervals(table["accuracy"], table["low"], table["high"]),
         }
     ).rename_axis("Validation pictures")
-    listing = pd.concat([contradictory, across]).drop_duplicates().head(12)
+    listing = pd.concat([contradictory, across]).drop_duplicates()
     listing.columns = ["Kind", "First", "Second", "Distance"]
     return [
         heading,
@@ -125,15 +154,17 @@ def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> 
             f"accuracy of {name} with and without the {len(photos)} validation pictures concerned."
         ),
         frame_table(
-            listing,
+            listing.head(12),
             "duplicates",
             captioned(sessions, "Pairs under two labels or across the split; distance 0 means the same bytes."),
+            data=listing,
         ),
         frame_table(
             frame,
             "without",
-            captioned(sessions, f"Session {name}: clean accuracy with and without these pictures."),
+            captioned(sessions[:1], f"Session {name}: clean accuracy with and without these pictures."),
             right=("Accuracy [95 % interval]",),
+            data=table.reset_index(names="pictures"),
         ),
     ]
 
@@ -144,14 +175,14 @@ def gallery_part(sessions: Sequence[Session], pairs: pd.DataFrame | None, galler
     if not gallery:
         return []
     if not (run.folder / LAST).exists():  # tables that were handed on, as those of report/results
-        return [Prose("No pictures are shown here: this report was made from tables alone.")]
+        return [Prose(f"No pictures are shown here: the network of {plain(run.name)} (last.pt) is not at hand.")]
     photos = find_photos(run)
     if reason := why_no_gallery(run, photos):
         return [Prose(f"No pictures are shown here. {plain(reason)}")]
     name, mistakes, hits = plain(run.name), confident_mistakes(run.predictions), unsure_hits(run.predictions)
 
     def figure(drawn: object, key: str, caption: str) -> Figure:
-        return Figure(drawn, key, captioned(sessions, caption), width=1.0)
+        return Figure(drawn, key, captioned(sessions[:1], caption), width=1.0)
 
     parts: list[Part] = [
         Prose(

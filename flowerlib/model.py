@@ -186,7 +186,7 @@ def _read_file(path: Path, model: str) -> Weights:
 
 def _trained_on(path: Path) -> str | None:
     try:
-        text = path.read_text(encoding="utf-8").strip().removesuffix(".")
+        text = path.read_text(encoding="utf-8-sig").strip().removesuffix(".")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -195,6 +195,7 @@ def _trained_on(path: Path) -> str | None:
         ) from error
     if not is_text(text) or not 0 < len(text) <= LONGEST:
         raise UserError(
-            f"{path} must say in one line, of {LONGEST} characters at most, what the weights were trained on."
+            f"{path} must say in one line, of {LONGEST} characters at most, what the weights were trained on. Mend "
+            "or remove it."
         )
     return text

@@ -33,6 +33,7 @@ TEX_OPTIONS = ("-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape")
 TEX_SECONDS = 300
 GENERATED = "% Written by flowerlib"  # the template's first line
 PRINTED = ("text/latex", "text/markdown")
+TABLE_FILES = {"tex": "tabular", "csv": "csv"}  # a file's suffix: the key of its content in the output's metadata
 
 
 class LostFloat(UserError):
@@ -50,9 +51,9 @@ class TexFailed(Exception):
 def build_report(notebook: Path, out: Path, engine: str = "auto") -> Path:
     """Make the PDF of an executed report notebook, and what a LaTeX document needs to hold its parts.
 
-    ``out`` gets ``report.pdf``, ``report.tex``, ``references.bib``, ``figures/*.pdf`` and ``tables/*.tex``;
-    report.tex compiles where it lies. What an earlier build left there and this one has not goes; other files
-    stay. If anything fails, the earlier build stays as it was.
+    ``out`` gets ``report.pdf``, ``report.tex``, ``references.bib``, ``figures/*.pdf``, ``tables/*.tex`` and
+    ``tables/*.csv``; report.tex compiles where it lies. What an earlier build left there and this one has not
+    goes; other files stay. If anything fails, the earlier build stays as it was.
 
     Args:
         notebook: executed.
@@ -140,14 +141,14 @@ def _float_files(notebook: NotebookNode) -> dict[str, bytes]:
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         facts = output.metadata.get("flowerlib", {})
         if facts.get("kind") == "figure":
-            path, content = f"figures/{facts['name']}.pdf", base64.b64decode(output.data["application/pdf"])
+            own = {f"figures/{facts['name']}.pdf": base64.b64decode(output.data["application/pdf"])}
         elif facts.get("kind") == "table":
-            path, content = f"tables/{facts['name']}.tex", facts["tabular"].encode()
+            own = {f"tables/{facts['name']}.{kind}": facts[key].encode() for kind, key in TABLE_FILES.items()}
         else:
             continue
-        if path in files:
+        if own.keys() & files.keys():
             raise UserError(f"Two {facts['kind']}s of the report are named {facts['name']!r}: rename one.")
-        files[path] = content
+        files |= own
     return files
 
 
@@ -303,6 +304,7 @@ def _publish(build: Path, out: Path) -> None:
 
 
 def _listed(tex: Path) -> set[str]:
-    """Return the files of figures and tables that a report.tex reads."""
+    """Return the files of figures and tables that a report.tex reads, and the tables' numbers."""
     text = tex.read_text("utf-8", errors="replace") if tex.exists() else ""
-    return set(re.findall(r"\{((?:figures|tables)/[\w.-]+)\}", text))
+    read = set(re.findall(r"\{((?:figures|tables)/[\w.-]+)\}", text))
+    return read | {path.removesuffix(".tex") + ".csv" for path in read if path.startswith("tables/")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,11 @@ NOT_OF_THE_METHOD = (
     "data", "skip_bad", "split_seed", "model", "weights", "seed", "batch_size", "device", "precision", "repeats"
 )  # fmt: skip
 
+# what decides, with the seed, how a picture is changed
+AUGMENTATION = (
+    "image_size", "random_crop", "flip", "rotation", "brightness", "contrast", "saturation", "hue", "translation"
+)  # fmt: skip
+
 # Tables 1-3 and the comparisons follow the paper's protocol: its validation photos were augmented
 PAPER_METRICS = {
     "train_loss": "Train loss",
@@ -34,13 +40,23 @@ PAPER_METRICS = {
 }
 
 
+ACCURACIES: Mapping[str, Callable[[pd.DataFrame], float]] = {
+    "Clean, best": lambda metrics: metrics["val_acc"].max(),
+    "Clean, last": lambda metrics: metrics["val_acc"].iloc[-1],
+    "Augmented, best": lambda metrics: metrics["val_aug_acc"].max(),
+    "Augmented, last": lambda metrics: metrics["val_aug_acc"].iloc[-1],
+}
+
+
 def notice(sessions: Sequence[Session]) -> str:
     """What a reader must know before any number: other photos or other weights than the paper's."""
     said = []
     if is_synthetic(sessions):
         said.append("A demonstration on synthetic pictures: no photo of a flower was used.")
     elif not is_of_papers_photos(sessions):
-        said.append(f"Photos of the data set {plain(sessions[0].info['dataset']['name'])}, not exactly the paper's.")
+        name = sessions[0].info["dataset"]["name"]
+        exactly = "exactly " if name == FLOWERS else ""
+        said.append(f"Photos of the data set {plain(name)}, not {exactly}the paper's.")
     said.append(weights_note(sessions))
     papers = {key: value for key, value in Experiment().settings().items() if key not in NOT_OF_THE_METHOD}
     if changes := _changes(sessions[0].info["settings"], papers):
@@ -96,8 +112,10 @@ def describe_augmentation(session: Session) -> str:
 
 def describe_changes(session: Session, first: Session) -> str:
     """The settings in which a session differs from the first: ``batch size 64 instead of 32``."""
+    ours, base = (each.info["settings"] for each in (session, first))
     # what the setting of weights stands for depends on the environment
-    ours, base = ({**each.info["settings"], "weights": _weights_origin(each)} for each in (session, first))
+    names = ("weights", "weights") if not _weights_differ(session, first) else _weights_names(session, first)
+    ours, base = ({**each, "weights": name} for each, name in zip((ours, base), names, strict=True))
     return _changes(ours, base) or "nothing"
 
 
@@ -119,12 +137,15 @@ def describe_network(session: Session) -> str:
 
 
 def describe_draws(sessions: Sequence[Session]) -> str:
-    """Which sessions saw the same random changes of the pictures, as a sentence."""
-    names: dict[int, list[str]] = {}
+    """Which sessions saw the same random changes of the pictures, as a sentence; empty of one session."""
+    if len(sessions) == 1:
+        return ""
+    groups: dict[tuple, list[str]] = {}
     for session in sessions:
+        changes = tuple(session.info["settings"][key] for key in AUGMENTATION)
         for seed in session.seeds:
-            names.setdefault(seed, []).append(plain(session.name))
-    shared = [f"{', '.join(group)} (seed {seed})" for seed, group in names.items() if len(group) > 1]
+            groups.setdefault((seed, *changes), []).append(plain(session.name))
+    shared = [f"{', '.join(names)} (seed {seed})" for (seed, *_), names in groups.items() if len(names) > 1]
     if not shared:
         return "No two of our sessions share the random changes of their pictures."
     return (
@@ -142,34 +163,54 @@ def captioned(sessions: Sequence[Session], caption: str) -> str:
 def describe_weights(session: Session) -> str:
     """Where the network's initial weights come from, as a sentence."""
     weights = session.info["weights"]
+    known = f", {_weights_origin(session)}" if weights.get("trained_on") else ""
     sentences = {
         "imagenet": r"Its weights are those of torchvision, trained on ImageNet \cite{deng2009}.",
-        "file": f"Its weights come from the local file {plain(weights['file'] or '')}, "
-        f"{plain(_trained_on(session))}; they are not ImageNet's.",
+        "file": f"Its weights come from the local file {plain(weights['file'] or '')}{plain(known)}; they are not "
+        "the paper's, which are torchvision's of ImageNet.",
         "none": "Its weights start at random: nothing is transferred.",
     }
     return sentences[weights["source"]]
 
 
 def weights_note(sessions: Sequence[Session]) -> str:
-    """What the networks start from, as a sentence; empty where it is what the paper's start from."""
-    origins = dict.fromkeys(map(_weights_origin, sessions))
-    return "" if set(origins) == {IMAGENET} else f"Initial weights: {plain('; '.join(origins))}."
+    """What networks start from instead of the paper's weights, as a sentence; empty where all have those."""
+    names: dict[str, list[str]] = {}
+    for session in sessions:
+        names.setdefault(_weights_origin(session), []).append(session.name)
+    others = [
+        origin if len(names) == 1 else f"{origin} ({', '.join(group)})"
+        for origin, group in names.items()
+        if origin != IMAGENET
+    ]
+    return f"Initial weights not the paper's: {plain('; '.join(others))}." if others else ""
 
 
 def _weights_origin(session: Session) -> str:
-    own = f"{_trained_on(session)}, not ImageNet's"
-    return {"imagenet": IMAGENET, "file": own, "none": "random"}[session.info["weights"]["source"]]
+    weights = session.info["weights"]
+    known = weights.get("trained_on")  # runs of earlier versions say nothing of it
+    own = f"trained on {known}" if known else f"the file {weights.get('file')}"
+    return {"imagenet": IMAGENET, "file": own, "none": "random"}[weights["source"]]
 
 
-def _trained_on(session: Session) -> str:
-    known = session.info["weights"].get("trained_on")  # runs of earlier versions say nothing of it
-    return f"trained on {known}" if known else "of unknown origin"
+def _weights_differ(session: Session, first: Session) -> bool:
+    """Of one network whether the files do; those of two must."""
+    same_network = session.info["settings"]["model"] == first.info["settings"]["model"]
+    keys = ("source", "sha256") if same_network else ("source", "trained_on")
+    ours, base = ([each.info["weights"].get(key) for key in keys] for each in (session, first))
+    return ours != base
+
+
+def _weights_names(*sessions: Session) -> list[str]:
+    """Where weights come from, with their files where that tells them not apart."""
+    origins = [_weights_origin(each) for each in sessions]
+    files = [f"{origin} ({each.info['weights']['file']})" for origin, each in zip(origins, sessions, strict=True)]
+    return origins if len(set(origins)) > 1 else files
 
 
 def describe_task(session: Session) -> str:
     """What is classified."""
-    name = session.info["dataset"]["name"]
+    name = FLOWERS if is_of_papers_photos([session]) else session.info["dataset"]["name"]
     known = {FLOWERS: "photographs of flowers", SYNTHETIC: "drawings of flowers made by a program"}
     return known.get(name, f"the pictures of {plain(name)}")
 
@@ -178,7 +219,7 @@ def describe_start(session: Session) -> str:
     """What the networks start from, for the abstract."""
     starts = {
         "imagenet": "weights trained on ImageNet",
-        "file": f"weights {plain(_trained_on(session))}, not ImageNet's",
+        "file": f"weights that are not the paper's ({plain(_weights_origin(session))})",
         "none": "random weights, so that nothing is transferred",
     }
     return starts[session.info["weights"]["source"]]
@@ -196,18 +237,17 @@ def later_half(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def describe_result(session: Session) -> str:
     """A session's validation accuracy under the paper's protocol, in one sentence."""
-    accuracy, late = session.metrics["val_aug_acc"], later_half(session.metrics)["val_aug_acc"]
-    best = session.metrics.loc[accuracy.idxmax()]
+    course = _course(session)
     whose = "Its" if len(session.runs) == 1 else f"On average over {len(session.runs)} seeds its"
     text = (
-        f"{whose} augmented validation accuracy is best after epoch {best.epoch:.0f}, at {best.val_aug_acc:.3f}, "
-        f"and {accuracy.iloc[-1]:.3f} at the end"
+        f"{whose} augmented validation accuracy is best after epoch {course['mean curve, best epoch']}, at "
+        f"{course['mean curve, best']:.3f}, and {course['mean curve, last']:.3f} at the end"
     )
-    if len(late) < 2:
+    if isnan(course["later half, mean step"]):
         return f"{text}."
     return (
-        f"{text}; over the later half of the epochs it is {late.mean():.3f} on average and changes by "
-        f"{late.diff().abs().mean():.3f} from one epoch to the next."
+        f"{text}; over the later half of the epochs it is {course['later half, mean']:.3f} on average and changes "
+        f"by {course['later half, mean step']:.3f} from one epoch to the next."
     )
 
 
@@ -225,7 +265,9 @@ def session_parts(sessions: Sequence[Session], position: int) -> list[Part]:
         session.metrics,
         PAPER_METRICS,
         session.name,
-        captioned(sessions, f"Session {name}: training, and validation on augmented photos, as in the paper{seeds}."),
+        captioned(
+            [session], f"Session {name}: training, and validation on augmented photos, as in the paper{seeds}."
+        ),
         spread=session.spread,
     )
     caption = f"Session {name}: loss and accuracy over the epochs, validation under both protocols{seeds}."
@@ -239,9 +281,10 @@ def session_parts(sessions: Sequence[Session], position: int) -> list[Part]:
         )
         curves = session_figure(session, first)
         caption += f" Below: its augmented validation and that of {plain(first.name)}."
-    figure = Figure(curves, session.name, captioned(sessions, caption), width=1.0)
-    shown = rf"Table \ref{{{table.label}}} lists its metrics, and Figure \ref{{{figure.label}}} shows them."
-    return [Prose(f"{text} {shown} {describe_result(session)}"), table, figure]
+    shown = [session] if session is first else [first, session]
+    figure = Figure(curves, session.name, captioned(shown, caption), width=1.0)
+    pointers = rf"Table \ref{{{table.label}}} lists its metrics, and Figure \ref{{{figure.label}}} shows them."
+    return [Prose(f"{text} {pointers} {describe_result(session)}"), table, figure]
 
 
 def describe_seeds(session: Session) -> str:
@@ -253,19 +296,44 @@ def describe_seeds(session: Session) -> str:
 
 def summary_table(sessions: Sequence[Session]) -> Table:
     """Validation accuracy of each session under both protocols, kept apart."""
-    numbers: dict[str, Callable[[pd.DataFrame], float]] = {
-        "Clean, best": lambda metrics: metrics["val_acc"].max(),
-        "Clean, last": lambda metrics: metrics["val_acc"].iloc[-1],
-        "Augmented, best": lambda metrics: metrics["val_aug_acc"].max(),
-        "Augmented, last": lambda metrics: metrics["val_aug_acc"].iloc[-1],
-    }
     frame = pd.DataFrame(
         {"Session": session.name, "Seeds": len(session.runs)}
-        | {name: mean_sd(session.over_seeds(number)) for name, number in numbers.items()}
+        | {name: mean_sd(session.over_seeds(number)) for name, number in ACCURACIES.items()}
         for session in sessions
     )
     caption = "Validation accuracy: on clean pictures, and on augmented ones as the paper measured."
-    return frame_table(frame, "summary", captioned(sessions, caption + spread_note(sessions)), right=numbers)
+    data = pd.DataFrame(map(_summary, sessions))
+    return frame_table(
+        frame, "summary", captioned(sessions, caption + spread_note(sessions)), right=ACCURACIES, data=data
+    )
+
+
+def _summary(session: Session) -> dict[str, Any]:
+    """What is said of a session in text and summary, unrounded."""
+    numbers = {name: session.over_seeds(number) for name, number in ACCURACIES.items()}
+    return (
+        {"session": session.name, "seeds": len(session.runs)}
+        | {name: values.mean() for name, values in numbers.items()}
+        | {f"{name}, sd over seeds": values.std() for name, values in numbers.items()}
+        | _course(session)
+        | {"Augmented, sd of one fixed network": pd.Series(session.runs[0].repeats, dtype=float).std()}
+    )
+
+
+def _course(session: Session) -> dict[str, float]:
+    """How augmented validation accuracy goes: its mean curve, and its steps, which are smaller in a mean curve."""
+    accuracy = session.metrics["val_aug_acc"]
+    return {
+        "mean curve, best epoch": session.metrics["epoch"][accuracy.idxmax()],
+        "mean curve, best": accuracy.max(),
+        "mean curve, last": accuracy.iloc[-1],
+        "later half, mean": later_half(session.metrics)["val_aug_acc"].mean(),
+        "later half, mean step": session.over_seeds(_late_step).mean(),  # NaN of one epoch
+    }
+
+
+def _late_step(metrics: pd.DataFrame) -> float:
+    return later_half(metrics)["val_aug_acc"].diff().abs().mean()
 
 
 def duration_table(sessions: Sequence[Session]) -> Table:
@@ -310,16 +378,21 @@ def provenance(sessions: Sequence[Session]) -> str:
 
 def _computed_with(run: Run) -> str:
     info = run.info
-    versions = ", ".join(f"{name} {number}" for name, number in info["versions"].items())
-    commit, _, dirty = (info["commit"] or "").partition("-")
-    commit = f"; commit {commit[:12]}{' with changes' if dirty else ''}" if commit else ""
-    earlier = "".join(f" Epochs before {part['epochs']}: {_device(part)}." for part in info.get("earlier", []))
+    starts = [0, *(part["epochs"] for part in info.get("earlier", []))]
+    earlier = "".join(
+        f" Epochs {start} to {part['epochs'] - 1} were computed with {_computer(part)}."
+        for start, part in zip(starts, info.get("earlier", []), strict=False)
+    )
     return (
-        f"{versions}; {_device(info)}, precision {info['precision']}{commit}.{earlier} "
+        f"{_computer(info)}; precision {info['precision']}.{earlier} "
         f"Data {info['dataset']['fingerprint'][:12]}, split {info['split']['fingerprint'][:12]}."
     )
 
 
-def _device(part: Mapping[str, Any]) -> str:
+def _computer(part: Mapping[str, Any]) -> str:
+    """Versions, device and commit, of a run or of its earlier epochs."""
+    versions = ", ".join(f"{name} {number}" for name, number in part["versions"].items())
     device = part["device"]
-    return f"{device['type']} ({plain(device['name'])}, {device['threads']} threads)"
+    commit, _, dirty = (part["commit"] or "").partition("-")
+    commit = f"; commit {commit[:12]}{' with changes' if dirty else ''}" if commit else ""
+    return f"{versions}; {device['type']} ({plain(device['name'])}, {device['threads']} threads){commit}"

@@ -194,12 +194,19 @@ def _set_aside(folder: Path) -> None:
     """Keep what was there before a forced run until that run, or one that goes on with it, has succeeded."""
     with alone(folder / ".lock", folder):  # a notebook may be at work
         begun = (folder / LAST).exists() and not _aside(folder).exists()
-        if begun or is_finished(folder):
+        if begun or _may_be_finished(folder):
             shutil.rmtree(_aside(folder), ignore_errors=True)
             folder.rename(_aside(folder))
         else:
             shutil.rmtree(folder)  # empty, or an earlier forced run that did not succeed
     make_folder(folder)
+
+
+def _may_be_finished(folder: Path) -> bool:
+    try:
+        return is_finished(folder)
+    except UserError:  # its run.json is damaged: what else is there may still be good
+        return True
 
 
 def _epochs_done(folder: Path) -> int:

@@ -73,7 +73,10 @@ def epoch_table(
                 deviations = spread[column].iloc[start : start + block]
                 rows.append(["", *_cells(deviations, lambda value: f"±{value:.3f}"), *pad])
         blocks.append((["Epoch", *_cells(part["epoch"], "d"), *pad], rows))
-    return Table(*booktabs(blocks, "l" + "r" * width), name, caption)
+    data = metrics[["epoch", *columns]]
+    if spread is not None:
+        data = data.join(spread[list(columns)].add_suffix("_sd"))
+    return Table(*booktabs(blocks, "l" + "r" * width), data, name, caption)
 
 
 def frame_table(
@@ -82,6 +85,7 @@ def frame_table(
     caption: str,
     formats: Mapping[str, Format] | None = None,
     right: Collection[str] = (),
+    data: pd.DataFrame | None = None,
 ) -> Table:
     """Set ``frame`` as it is: a row a row, a column a column, under the columns' own names.
 
@@ -92,6 +96,7 @@ def frame_table(
         formats: for some columns a format specification (``".1%"``) or a function that gives the text.
             Otherwise: three decimals for fractions, and the text of anything else.
         right: columns of text that are aligned to the right, as columns of numbers are.
+        data: what its CSV file holds, where that is more than ``frame``.
     """
     frame = frame.reset_index() if frame.index.name else frame
     formats = formats or {}
@@ -104,7 +109,8 @@ def frame_table(
     ]
     columns = [_cells(frame[column], formats.get(column)) for column in frame.columns]
     block = ([str(column) for column in frame.columns], list(zip(*columns, strict=True)))
-    return Table(*booktabs([block], "".join("r" if number else "l" for number in numbers)), name, caption)
+    alignment = "".join("r" if number else "l" for number in numbers)
+    return Table(*booktabs([block], alignment), frame if data is None else data, name, caption)
 
 
 def _cells(values: pd.Series, form: Format | None) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flowerlib.experiment import Experiment
 from flowerlib.metrics import Run
 from flowerlib.published import SESSIONS
 
@@ -33,7 +34,8 @@ def make_run(
     session, *, seed=0, curve=SLOW, clean=None, seconds=10.0, table=None, photos=PHOTOS, device="cpu", **more
 ):
     """A run of one of the paper's sessions, or of one with ``more`` settings."""
-    values = {"epochs": len(curve), "lr_step": 7, "learning_rate": 0.001, **SESSIONS[session], "seed": seed} | more
+    own = {"epochs": len(curve), **SESSIONS[session], "seed": seed}
+    values = Experiment().settings() | own | more
     metrics = pd.DataFrame(
         {
             "epoch": range(len(curve)),

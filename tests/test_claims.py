@@ -359,6 +359,9 @@ def test_a_single_epochs_time_decides_nothing():
 def test_times_of_two_machines_are_not_compared():
     claim = CLAIM["resnet34-twice-as-long"]
     undecided(claim.key, both(claim, {"device": "slow"}, {"device": "fast"}), "different devices")
+    moved = both(claim, {}, {})
+    moved[0].info["earlier"] = [{"device": {"name": "slow"}}]
+    undecided(claim.key, moved, "different devices")
 
 
 def test_other_validation_photos_are_not_compared():

@@ -1,10 +1,12 @@
 import base64
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
 from flowerlib.document import Figure, Prose, Table, TitlePage, latex_text, plain, slug
 
+NUMBERS = pd.DataFrame({"n": [1 / 3]})
 ODD = r"my_roses & 50 % #1 {x} [y] *z* $a$ ~^ \cmd <b> `c` a--b"
 
 
@@ -34,13 +36,13 @@ def test_latex_text_prints_literally(text, latex):
 
 
 def test_plain_makes_any_name_literal_in_a_caption():
-    table = Table("", "", "t", f"Session {plain(ODD)}.")
+    table = Table("", "", NUMBERS, "t", f"Session {plain(ODD)}.")
     assert rf"\caption{{Session {latex_text(ODD)}.}}" in table.latex
     assert "&lt;b&gt;" in shown(table)[0]["text/html"]
 
 
 def test_captions_keep_mathematics_and_references_and_escape_the_rest():
-    table = Table("", "", "t", r"5 % of $x_1$ & y_z, see \ref{fig:a_b} and \cite{he,pan}; $5 and $6")
+    table = Table("", "", NUMBERS, "t", r"5 % of $x_1$ & y_z, see \ref{fig:a_b} and \cite{he,pan}; $5 and $6")
     assert r"5 \% of $x_1$ \& y\_z, see \ref{fig:a_b} and \cite{he,pan}; \$5 and \$6" in table.latex
     assert "5 % of $x_1$ &amp; y_z, see <code>fig:a_b</code> and [he,pan]; $5 and $6" in shown(table)[0]["text/html"]
 
@@ -67,8 +69,8 @@ def test_figure_is_the_same_file_each_time(axes):
 
 
 def test_table_reads_its_file_and_carries_it():
-    data, facts = shown(Table("TABULAR", "<table></table>", "my roses", "Caption"))
-    assert facts == {"kind": "table", "name": slug("my roses"), "tabular": "TABULAR"}
+    data, facts = shown(Table("TABULAR", "<table></table>", NUMBERS, "my roses", "Caption"))
+    assert facts == {"kind": "table", "name": slug("my roses"), "tabular": "TABULAR", "csv": f"n\n{1 / 3}\n"}
     assert rf"\input{{tables/{slug('my roses')}.tex}}" in data["text/latex"]
     assert data["text/latex"].index(r"\caption") < data["text/latex"].index(r"\input")
 
@@ -81,7 +83,7 @@ def test_prose_shows_keys_in_jupyterlab_and_keeps_the_original():
 
 
 def test_a_forgotten_raw_string_is_refused(axes):
-    for make in (Prose, lambda text: Table("", "", "t", text), lambda text: Figure(axes, "f", text)):
+    for make in (Prose, lambda text: Table("", "", NUMBERS, "t", text), lambda text: Figure(axes, "f", text)):
         with pytest.raises(ValueError, match="raw string"):
             make("Table \ref{tab:one}")
 

@@ -316,6 +316,8 @@ def test_sessions(place, spoilt):
         ("run.json", '"photos": 12', '"photos": "many"', "dataset.photos"),
         ("run.json", '"aster": 6', '"aster": null', "dataset.classes"),
         ("run.json", '"source": "none"', '"source": "moon"', "weights.source"),
+        ("run.json", '"trained_on": null', '"trained_on": 3', "weights.trained_on"),
+        ("run.json", '"earlier": []', '"earlier": [3]', "earlier"),
         ("run.json", '"flip": 0.1', '"flip": "often"', "flip must be a number"),
         ("run.json", '"flip": 0.1', '"flop": 0.1', "no setting 'flop'"),
         ("run.json", '"epochs": 3', '"epochs": 4', r"metrics\.csv .* 4 epochs"),
@@ -478,6 +480,7 @@ def test_checkpoints(place, content):
         lambda last: last.update(logits=last["logits"] + torch.nan),
         lambda last: last.update(logits=torch.zeros(4, 2)),
         lambda last: last.update(earlier=[torch.zeros(1)]),
+        lambda last: last.update(earlier=[{"epochs": 1}]),
         lambda last: last.pop("scheduler"),
     ],
 )

@@ -9,7 +9,7 @@ from made_up import QUICK, SLOW, make_run, with_right
 
 from flowerlib import judgement, mistakes
 from flowerlib.dataset import paper_fingerprint
-from flowerlib.document import Figure, Prose, Table
+from flowerlib.document import Figure, Prose, Table, latex_text
 from flowerlib.metrics import Session
 
 matplotlib.use("Agg")
@@ -50,7 +50,7 @@ def test_every_claim_stands_in_the_tables_and_the_figure(three):
     findings = judgement.judged(three)
     parts = judgement.claims_part(three, findings)
     tables = {part.label: part.tabular for part in parts if isinstance(part, Table)}
-    assert all(finding.claim.statement.split(".")[0] in tables["tab:claims"] for finding in findings)
+    assert all(latex_text(finding.claim.statement.split(".")[0]) in tables["tab:claims"] for finding in findings)
     assert tables["tab:verdicts"].count("published") == tables["tab:verdicts"].count("our runs") == 8
     assert sum(isinstance(part, Figure) for part in parts) == 1
 
@@ -101,14 +101,21 @@ def test_pictures_that_stand_there_twice_are_counted_and_named(three):
         columns=PAIRS.columns,
     )
     parts = mistakes.duplicates_part(three, pairs)
-    assert "1 pairs are the same file" in text(parts)
-    assert "1 pairs stand under two labels. 2 pairs have one picture among" in text(parts)
+    assert "1 of the same file" in text(parts)
+    assert "2 more near-duplicates" in text(parts)
+    assert "1 under two labels, and 2 with one picture among" in text(parts)
     listing, accuracy = (part.tabular for part in parts if isinstance(part, Table))
     assert "train.jpg" in listing
     assert "3.jpg" not in listing
     assert "998" in accuracy
     assert mistakes.duplicates_part(three, None) == []
     assert not [part for part in mistakes.duplicates_part(three, PAIRS) if isinstance(part, Table)]
+
+
+def test_without_the_checkpoint_no_picture_is_shown(three):
+    said = text(mistakes.gallery_part(three, PAIRS, gallery=True))
+    assert said == r"No pictures are shown here: the network of resnet18-bs32 (last.pt) is not at hand."
+    assert mistakes.gallery_part(three, PAIRS, gallery=False) == []
 
 
 def test_ablations_are_held_against_the_first_of_them():

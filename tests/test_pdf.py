@@ -19,7 +19,8 @@ needs_tex = pytest.mark.skipif(not TEX, reason=f"no TeX on the PATH (none of {',
 ENGINES = ["typst", pytest.param("tex", marks=needs_tex)]
 
 ODD = "my_roses & 50 % #1"
-FLOATS = {f"figures/{slug(ODD)}.pdf", "tables/epochs.tex", "tables/sessions.tex"}
+TABLES = {f"tables/{name}.{kind}" for name in ("epochs", "sessions") for kind in ("tex", "csv")}
+FLOATS = {f"figures/{slug(ODD)}.pdf", *TABLES}
 
 
 def tagged(cell, *tags):

@@ -116,3 +116,13 @@ def test_text_may_be_aligned_as_numbers_are():
     frame = pd.DataFrame({"name": ["a"], "value": ["0.5 ± 0.1"]})
     assert specification(frame_table(frame, "x", "", right=["value"]).tabular) == "lr"
     assert specification(frame_table(frame, "x", "").tabular) == "ll"
+
+
+def test_a_table_carries_its_numbers_unrounded():
+    third = pd.DataFrame({"n": [1 / 3]})
+    assert frame_table(third, "x", "").data["n"].tolist() == [1 / 3]
+    assert frame_table(pd.DataFrame({"n": ["0.33 ± 0.01"]}), "x", "", data=third).data is third
+    numbers = metrics(3)
+    data = epoch_table(numbers, {"val_acc": "Val acc"}, "x", "", spread=numbers / 7).data
+    assert list(data) == ["epoch", "val_acc", "val_acc_sd"]
+    assert data["val_acc_sd"].tolist() == (numbers["val_acc"] / 7).tolist()

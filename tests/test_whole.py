@@ -17,6 +17,7 @@ from torchvision.models import resnet34
 
 from flowerlib import sessions
 from flowerlib.cli import main
+from flowerlib.dataset import paper_fingerprint
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.metrics import read_run
@@ -76,9 +77,10 @@ def test_the_report_says_what_the_tables_say(synthetic_runs, tmp_path, capsys):
     text = re.sub(r"\s+", " ", " ".join(page.extract_text() for page in PdfReader(tmp_path / "out/report.pdf").pages))
     for section in ("Abstract", "Keywords", "Introduction", "Related work", "Method", "Experiments", "References"):
         assert section in text
-    tables = {path.stem for path in (tmp_path / "out" / "tables").iterdir()}
+    tables = {path.stem for path in (tmp_path / "out" / "tables").glob("*.tex")}
+    assert {path.stem for path in (tmp_path / "out" / "tables").glob("*.csv")} == tables
     figures = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
-    judged = {"claims", "measures", "verdicts", "classes", "mistakes"}
+    judged = {"claims", "measures", "verdicts", "overall", "classes", "mistakes"}
     assert tables == {*SESSIONS, "summary", "durations", *judged}
     assert figures == {*SESSIONS, "claims", "confusion", "reliability", "gallery-mistakes", "gallery-hits", "heat"}
     for number in range(1, len(tables) + 1):
@@ -112,7 +114,7 @@ def test_finished_sessions_are_skipped_and_others_of_the_same_name_refused(synth
 def test_sessions_that_an_override_makes_equal_run_once(photo_folder, tmp_path, capsys):
     arguments = ["--data", str(photo_folder), "--runs", str(tmp_path / "runs"), *FAST, "--set", "batch_size=8"]
     assert main(["run", "resnet18-bs32", "resnet18-bs64", *arguments]) == 0
-    assert "resnet18-bs64: left out, with these settings it is the same as resnet18-bs32" in capsys.readouterr().out
+    assert "resnet18-bs64: left out: with these settings it equals resnet18-bs32" in capsys.readouterr().out
     assert [path.parent.name for path in (tmp_path / "runs").glob("*/*/run.json")] == ["resnet18-bs32"]
 
 
@@ -131,7 +133,7 @@ def test_a_full_disk_on_papermills_side_is_said(photo_folder, tmp_path, capsys, 
 
 def test_a_failing_session_leaves_its_notebook_and_the_others_go_on(photo_folder, tmp_path, capsys, monkeypatch):
     experiments = tmp_path / "experiments.yaml"
-    experiments.write_text("good:\nbad:\nalso-good:\n  seed: 1\n")
+    experiments.write_text("good:\nbad:\n  seed: 2\nalso-good:\n  seed: 1\n")
     spoilt = tmp_path / "runs" / photo_folder.name / "bad" / "last.pt"
     spoilt.parent.mkdir(parents=True)
     spoilt.write_text("no checkpoint")
@@ -206,6 +208,7 @@ def test_a_forced_run_that_fails_keeps_the_one_before(synthetic_runs, tmp_path, 
     shutil.rmtree(folder)
     folder.with_name("finished").rename(folder)
     kept.mkdir()
+    (folder / "run.json").write_text("damaged")  # no reason to lose what lies beside it
     assert sessions.run_sessions({SESSIONS[0]: experiment}, runs, force=True) == [SESSIONS[0]]
     assert (kept / "metrics.csv").read_bytes() == before
 
@@ -319,6 +322,7 @@ def test_a_session_of_the_real_photos(flowers_folder, weights_folder, tmp_path, 
     assert main(["run", "resnet18-bs32", *arguments]) == 0
     run = read_run(tmp_path / "flowers" / "resnet18-bs32")
     assert (run.info["split"]["train"], run.info["split"]["validation"]) == (2278, 570)
+    assert run.info["dataset"]["fingerprint"] == paper_fingerprint()
     assert run.classes == ["daisy", "dandelion", "rose", "sunflower", "tulip"]
     assert list(run.info["dataset"]["classes"].values()) == [588, 556, 583, 536, 585]
     assert run.info["weights"]["source"] in ("file", "imagenet")
