@@ -35,6 +35,7 @@ from flowerlib.sections import (
     is_of_papers_photos,
     mean_sd,
     spread_note,
+    transfers,
     weights_note,
 )
 from flowerlib.tables import frame_table
@@ -288,6 +289,11 @@ def ablation_part(ablations: Sequence[Session]) -> list[Part]:
         f"({plain(base.name)}), and again with one part left out or changed: "
         + "; ".join(f"{plain(session.name)} has {describe_changes(session, base)}" for session in others)
         + r". Table \ref{tab:ablations} and Figure \ref{fig:ablations} compare the last epochs."
+        + "".join(
+            f" Without transferred weights ({plain(row['name'])}) the clean accuracy changes by {row['text']}."
+            for row, session in zip(rows, others, strict=True)
+            if transfers(base) and not transfers(session)
+        )
     )
     caption = "Validation accuracy after the last epoch with parts of the method left out."
     return [
@@ -334,7 +340,7 @@ def abstract(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
     """What was found, in a few sentences: the accuracies, the verdicts, the protocol's own scatter."""
     runs = all_runs(sessions)
     said = [
-        f"In {len(sessions)} training sessions"
+        f"In {len(sessions)} training session{'s' if len(sessions) > 1 else ''}"
         + (f" of {len(runs)} runs in all" if len(runs) > len(sessions) else "")
         + f" on {sessions[0].info['dataset']['photos']:,} pictures the accuracy after the last epoch is "
         f"{_last(sessions, 'val_acc')} on clean validation pictures, and {_last(sessions, 'val_aug_acc')} on "

@@ -108,7 +108,7 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
             figures.reliability_figure(reliability_bins(run.predictions)),
             "reliability",
             captioned(
-                sessions,
+                sessions[:1],
                 f"Session {name}: accuracy against confidence on clean validation pictures, in bins of equal width; "
                 "on the diagonal a network is calibrated.",
             ),

@@ -121,10 +121,16 @@ def describe_changes(session: Session, first: Session) -> str:
 
 def _changes(ours: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     return " and ".join(
-        f"{plain(key.replace('_', ' '))} {plain(ours[key])} instead of {plain(base[key])}"
+        f"{plain(key.replace('_', ' '))} {_plain_value(ours[key])} instead of {_plain_value(base[key])}"
         for key in base
         if ours[key] != base[key]
     )
+
+
+def _plain_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return plain(f"{value:g}" if isinstance(value, float) else value)
 
 
 def describe_network(session: Session) -> str:
@@ -174,16 +180,20 @@ def describe_weights(session: Session) -> str:
 
 
 def weights_note(sessions: Sequence[Session]) -> str:
-    """What networks start from instead of the paper's weights, as a sentence; empty where all have those."""
+    """What networks start from instead of the paper's weights, as a sentence; empty where all have those.
+
+    Sessions are named where they differ in this from the first, or from others that have the paper's.
+    """
     names: dict[str, list[str]] = {}
     for session in sessions:
         names.setdefault(_weights_origin(session), []).append(session.name)
-    others = [
-        origin if len(names) == 1 else f"{origin} ({', '.join(group)})"
+    unnamed = None if IMAGENET in names else next(iter(names))
+    said = [
+        origin if origin == unnamed else f"{origin} ({', '.join(group)})"
         for origin, group in names.items()
         if origin != IMAGENET
     ]
-    return f"Initial weights not the paper's: {plain('; '.join(others))}." if others else ""
+    return f"Initial weights not the paper's: {plain('; '.join(said))}." if said else ""
 
 
 def _weights_origin(session: Session) -> str:

@@ -46,5 +46,5 @@ def make_run(
         }
     )
     info = {"settings": values, "split": {"validation": photos}, "device": {"name": device}, "precision": "float32"}
-    info["weights"] = {"source": "imagenet"}
+    info["weights"] = {"source": "imagenet", "file": None, "sha256": None}
     return Run(session, Path(session), info, metrics, with_right(900) if table is None else table)

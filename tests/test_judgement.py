@@ -125,6 +125,11 @@ def test_ablations_are_held_against_the_first_of_them():
     table = next(part for part in judgement.ablation_part([base, worse]) if isinstance(part, Table))
     assert "-0.200 {[}" in table.tabular
     assert judgement.ablation_part([base]) == judgement.ablation_part([]) == []
+    assert "transferred" not in text(judgement.ablation_part([base, worse]))
+    worse.info["weights"] |= {"source": "none"}
+    assert "Without transferred weights (no-flip) the clean accuracy changes by -0.200" in text(
+        judgement.ablation_part([base, worse])
+    ).replace("\\", "")
 
 
 def test_the_worst_mistakes_and_every_class_are_named(three):

@@ -46,7 +46,10 @@ def test_imagenets_weights_need_no_word():
 
 def test_where_some_sessions_have_the_papers_weights_the_others_are_named():
     mixed = [session("imagenet"), session("none", name="random-start")]
-    assert sections.weights_note(mixed) == "Initial weights not the paper's: random (random-start)."
+    for order in (mixed, mixed[::-1]):
+        assert sections.weights_note(order) == "Initial weights not the paper's: random (random-start)."
+    mixed[0] = session("file", "birds")
+    assert sections.weights_note(mixed) == "Initial weights not the paper's: trained on birds; random (random-start)."
 
 
 @pytest.mark.parametrize(
