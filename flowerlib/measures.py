@@ -104,7 +104,7 @@ def evaluate(
     if len(rows) >= MIN_SEEDS:
         value = effects.mean()
         low, high = t_interval(value, [mean_variance(effects), *measure.besides(rows)])
-        said = [f"t interval over {len(rows)} seeds" + (" and the photos" if measure.besides(rows) else "")]
+        said = [f"t interval over {len(rows)} seeds" + (" and the pictures" if measure.besides(rows) else "")]
     else:
         numbers, value = numbers[:1], effects[0]
         low, high, detail = measure.alone(*rows[0])
@@ -179,7 +179,7 @@ def _convergence_alone(*runs: Run) -> tuple[float, float, str]:
     """
     draws = [_simulated_convergence(run, np.random.default_rng([SEED, place])) for place, run in enumerate(runs)]
     low, high = np.quantile(_effect(draws), TAILS)
-    return low, high, "interval: curves simulated with the binomial noise of the validation photos"
+    return low, high, "interval: curves simulated with the binomial noise of the validation pictures"
 
 
 def _simulated_convergence(run: Run, random: np.random.Generator) -> np.ndarray:
@@ -207,7 +207,7 @@ def _late_accuracy_alone(first: Run, second: Run) -> tuple[float, float, str]:
     correct = [values.mean() * number for values, number in zip(late, photos, strict=True)]
     low, high = confint_proportions_2indep(correct[1], photos[1], correct[0], photos[0], "newcomb", alpha=ALPHA)
     scatter = " and ".join(f"{values.std(ddof=1):.4f}" for values in late)
-    return low, high, f"sd of the late epochs {scatter}; interval: Newcombe's, of unpaired photos"
+    return low, high, f"sd of the late epochs {scatter}; interval: Newcombe's, of unpaired pictures"
 
 
 def _final_accuracy(run: Run) -> float:
@@ -221,14 +221,14 @@ def _final_accuracy_alone(first: Run, second: Run) -> tuple[float, float, str]:
     return (
         result.difference.low,
         result.difference.high,
-        f"only the first has {result.only_first} of {result.photos} photos right, only the second "
-        f"{result.only_second}; McNemar's exact p {result.p_value:.3g}; interval: bootstrap over photos",
+        f"only the first has {result.only_first} of {result.photos} pictures right, only the second "
+        f"{result.only_second}; McNemar's exact p {result.p_value:.3g}; interval: bootstrap over pictures",
     )
 
 
 def _same_photos(rows: Sequence[Sequence[Run]]) -> None:
     if len({frozenset(run.predictions["photo"]) for row in rows for run in row}) > 1:
-        raise NoEvidence("The sessions were validated on different photos.")
+        raise NoEvidence("The sessions were validated on different pictures.")
 
 
 def _photo_variance(rows: Sequence[Sequence[Run]]) -> list[tuple[float, float]]:
@@ -267,12 +267,12 @@ def _same_machine(rows: Sequence[Sequence[Run]]) -> None:
 # ---- the measures
 
 CONVERGENCE = Measure(
-    definition=f"Epochs until the curve, made to rise only, is within {CONVERGED_WITHIN:.0%} of its mean after the "
-    "second drop of the learning rate",
+    definition=f"Epoch, counted from 0, at which the curve, made to rise only, comes to {CONVERGED_WITHIN:g} below "
+    "its mean after the second drop of the learning rate",
     protocol=AUGMENTED,
     of=_convergence,
     alone=_convergence_alone,
-    form=".1f",
+    form="z.1f",
 )
 FLUCTUATION = Measure(
     definition=f"Mean absolute change of accuracy from one epoch to the next, from epoch {CONVERGED_BY} on",
@@ -294,7 +294,7 @@ LATE_ACCURACY = Measure(
     alone=_late_accuracy_alone,
 )
 FINAL_ACCURACY = Measure(
-    definition="Accuracy after the last epoch, compared photo by photo",
+    definition="Accuracy after the last epoch, compared picture by picture",
     protocol=CLEAN,
     of=_final_accuracy,
     alone=_final_accuracy_alone,

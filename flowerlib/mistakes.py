@@ -61,7 +61,7 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
     )
     shown = pd.DataFrame(
         {
-            "Of all pictures": overall["quantity"],
+            "Quantity": overall["quantity"],
             "Value": overall["value"],
             "95 % interval": [
                 MISSING if isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}" for row in overall.itertuples()
@@ -130,11 +130,10 @@ def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> 
     photos = similar.leaked(pairs, run.predictions)
     identical = (pairs["kind"] == similar.IDENTICAL).sum()
     text = (
-        f"Pairs among all {sessions[0].info['dataset']['photos']:,} pictures: {identical} of the same file, byte for "
-        f"byte; {len(pairs) - identical} more near-duplicates, which are one shot, re-encoded, resized, mirrored or "
-        f"cut, or two of a scene in which nothing moved. Of all these, {len(contradictory)} under two labels, and "
-        f"{len(across)} with one picture among those for training and one among those for validation, where it tests "
-        "little."
+        f"We looked for pairs among all {sessions[0].info['dataset']['photos']:,} pictures. Of the same file, byte "
+        f"for byte: {identical}. Of one shot, re-encoded, resized, mirrored or cut, or of two shots of a scene in "
+        f"which nothing moved: {len(pairs) - identical}. Of these pairs, under two labels: {len(contradictory)}; "
+        f"with one picture among those for training and one among those for validation, where it tests little: {len(across)}."
     )
     if not photos:
         return [heading, Prose(text)]
@@ -156,13 +155,18 @@ def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> 
         frame_table(
             listing.head(12),
             "duplicates",
-            captioned(sessions, "Pairs under two labels or across the split; distance 0 means the same bytes."),
+            "Pairs of pictures under two labels or across the split. Distance: 0 of the same bytes, else 1 minus the "
+            f"correlation of the two pictures' details, {similar.FARTHEST:g} at most.",
             data=listing,
         ),
         frame_table(
             frame,
             "without",
-            captioned(sessions[:1], f"Session {name}: clean accuracy with and without these pictures."),
+            captioned(
+                sessions[:1],
+                f"Session {name}: clean accuracy on all validation pictures, without those of the pairs, and on those "
+                "alone.",
+            ),
             right=("Accuracy [95 % interval]",),
             data=table.reset_index(names="pictures"),
         ),

@@ -19,6 +19,12 @@ from flowerlib.tables import epoch_table, frame_table
 
 Part = Prose | Table | Figure
 IMAGENET = "ImageNet's"
+SETTINGS = {  # those whose names say too little
+    "freeze": "frozen backbone",
+    "lr_factor": "learning-rate factor",
+    "lr_step": "epochs between drops of the learning rate",
+    "weights": "initial weights",
+}
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 # what tells sessions and machines apart, or is said elsewhere
@@ -56,11 +62,11 @@ def notice(sessions: Sequence[Session]) -> str:
     elif not is_of_papers_photos(sessions):
         name = sessions[0].info["dataset"]["name"]
         exactly = "exactly " if name == FLOWERS else ""
-        said.append(f"Photos of the data set {plain(name)}, not {exactly}the paper's.")
+        said.append(f"Photos of the data set {plain(name)}, not {exactly}the course report's.")
     said.append(weights_note(sessions))
     papers = {key: value for key, value in Experiment().settings().items() if key not in NOT_OF_THE_METHOD}
     if changes := _changes(sessions[0].info["settings"], papers):
-        said.append(f"Not at the paper's settings: {changes}.")
+        said.append(f"Not at the course report's settings: {changes}.")
     return " ".join(filter(None, said))
 
 
@@ -120,8 +126,8 @@ def describe_changes(session: Session, first: Session) -> str:
 
 
 def _changes(ours: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    return " and ".join(
-        f"{plain(key.replace('_', ' '))} {_plain_value(ours[key])} instead of {_plain_value(base[key])}"
+    return ", ".join(
+        f"{SETTINGS.get(key, key.replace('_', ' '))} {_plain_value(ours[key])} instead of {_plain_value(base[key])}"
         for key in base
         if ours[key] != base[key]
     )
@@ -151,7 +157,13 @@ def describe_draws(sessions: Sequence[Session]) -> str:
         changes = tuple(session.info["settings"][key] for key in AUGMENTATION)
         for seed in session.seeds:
             groups.setdefault((seed, *changes), []).append(plain(session.name))
-    shared = [f"{', '.join(names)} (seed {seed})" for (seed, *_), names in groups.items() if len(names) > 1]
+    seeds: dict[str, list[int]] = {}
+    for (seed, *_), names in groups.items():
+        if len(names) > 1:
+            seeds.setdefault(", ".join(names), []).append(seed)
+    shared = [
+        f"{names} (seed{'s' if len(own) > 1 else ''} {', '.join(map(str, own))})" for names, own in seeds.items()
+    ]
     if not shared:
         return "No two of our sessions share the random changes of their pictures."
     return (
@@ -173,7 +185,7 @@ def describe_weights(session: Session) -> str:
     sentences = {
         "imagenet": r"Its weights are those of torchvision, trained on ImageNet \cite{deng2009}.",
         "file": f"Its weights come from the local file {plain(weights['file'] or '')}{plain(known)}; they are not "
-        "the paper's, which are torchvision's of ImageNet.",
+        "the course report's, which are torchvision's of ImageNet.",
         "none": "Its weights start at random: nothing is transferred.",
     }
     return sentences[weights["source"]]
@@ -193,7 +205,7 @@ def weights_note(sessions: Sequence[Session]) -> str:
         for origin, group in names.items()
         if origin != IMAGENET
     ]
-    return f"Initial weights not the paper's: {plain('; '.join(said))}." if said else ""
+    return f"Initial weights other than the course report's: {plain('; '.join(said))}." if said else ""
 
 
 def _weights_origin(session: Session) -> str:
@@ -229,7 +241,7 @@ def describe_start(session: Session) -> str:
     """What the networks start from, for the abstract."""
     starts = {
         "imagenet": "weights trained on ImageNet",
-        "file": f"weights that are not the paper's ({plain(_weights_origin(session))})",
+        "file": f"weights other than the course report's ({plain(_weights_origin(session))})",
         "none": "random weights, so that nothing is transferred",
     }
     return starts[session.info["weights"]["source"]]
@@ -248,7 +260,7 @@ def later_half(metrics: pd.DataFrame) -> pd.DataFrame:
 def describe_result(session: Session) -> str:
     """A session's validation accuracy under the paper's protocol, in one sentence."""
     course = _course(session)
-    whose = "Its" if len(session.runs) == 1 else f"On average over {len(session.runs)} seeds its"
+    whose = "Its" if len(session.runs) == 1 else f"The mean curve over {len(session.runs)} seeds of its"
     text = (
         f"{whose} augmented validation accuracy is best after epoch {course['mean curve, best epoch']}, at "
         f"{course['mean curve, best']:.3f}, and {course['mean curve, last']:.3f} at the end"
@@ -276,7 +288,8 @@ def session_parts(sessions: Sequence[Session], position: int) -> list[Part]:
         PAPER_METRICS,
         session.name,
         captioned(
-            [session], f"Session {name}: training, and validation on augmented photos, as in the paper{seeds}."
+            [session],
+            f"Session {name}: training, and validation on augmented pictures, as in the course report{seeds}.",
         ),
         spread=session.spread,
     )
@@ -311,7 +324,10 @@ def summary_table(sessions: Sequence[Session]) -> Table:
         | {name: mean_sd(session.over_seeds(number)) for name, number in ACCURACIES.items()}
         for session in sessions
     )
-    caption = "Validation accuracy: on clean pictures, and on augmented ones as the paper measured."
+    caption = (
+        "Validation accuracy: on clean pictures, and on augmented ones as the course report measured. Best: of each "
+        "run's own best epoch, chosen by the pictures that measure it."
+    )
     data = pd.DataFrame(map(_summary, sessions))
     return frame_table(
         frame, "summary", captioned(sessions, caption + spread_note(sessions)), right=ACCURACIES, data=data

@@ -367,7 +367,7 @@ def test_times_of_two_machines_are_not_compared():
 def test_other_validation_photos_are_not_compared():
     claim = CLAIM["resnet34-more-accurate"]
     others = with_right(900).assign(photo=lambda table: "other " + table["photo"])
-    undecided(claim.key, both(claim, {}, {"table": others}), "different photos")
+    undecided(claim.key, both(claim, {}, {"table": others}), "different pictures")
 
 
 def test_findings_as_a_table():

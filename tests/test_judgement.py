@@ -41,9 +41,9 @@ def test_the_verdicts_in_the_text_follow_from_the_runs(three):
         (heading,) = [heading for heading, claims in groups if "ResNet-34 achieves higher accuracy" in claims]
         return heading, "ResNet-34 achieves" in judgement.summarize(findings)
 
-    assert said(better=1) == ("Not decided by the published tables, supported by our sessions", True)
-    assert said(better=-1) == ("Not decided by the published tables, not supported by our sessions", True)
-    assert said(better=0) == ("Decided neither by the published tables nor by our sessions", False)
+    assert said(better=1) == ("The published tables leave undecided, and our sessions support", True)
+    assert said(better=-1) == ("The published tables leave undecided, and our sessions speak against", True)
+    assert said(better=0) == ("The published tables and our sessions both leave undecided", False)
 
 
 def test_every_claim_stands_in_the_tables_and_the_figure(three):
@@ -101,9 +101,10 @@ def test_pictures_that_stand_there_twice_are_counted_and_named(three):
         columns=PAIRS.columns,
     )
     parts = mistakes.duplicates_part(three, pairs)
-    assert "1 of the same file" in text(parts)
-    assert "2 more near-duplicates" in text(parts)
-    assert "1 under two labels, and 2 with one picture among" in text(parts)
+    assert "byte for byte: 1." in text(parts)
+    assert "nothing moved: 2." in text(parts)
+    assert "under two labels: 1;" in text(parts)
+    assert "tests little: 2." in text(parts)
     listing, accuracy = (part.tabular for part in parts if isinstance(part, Table))
     assert "train.jpg" in listing
     assert "3.jpg" not in listing

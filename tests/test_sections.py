@@ -28,9 +28,9 @@ def session(source, trained_on=None, *, name="resnet18-bs32", file="own.pth", **
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        (session("file", "birds_2"), r"Initial weights not the paper's: trained on birds\_2."),
-        (session("file"), r"Initial weights not the paper's: the file own.pth."),
-        (session("none"), r"Initial weights not the paper's: random."),
+        (session("file", "birds_2"), r"Initial weights other than the course report's: trained on birds\_2."),
+        (session("file"), r"Initial weights other than the course report's: the file own.pth."),
+        (session("none"), r"Initial weights other than the course report's: random."),
     ],
 )
 def test_weights_that_are_not_the_papers_are_named_on_the_title_page_and_in_captions(start, said):
@@ -47,20 +47,25 @@ def test_imagenets_weights_need_no_word():
 def test_where_some_sessions_have_the_papers_weights_the_others_are_named():
     mixed = [session("imagenet"), session("none", name="random-start")]
     for order in (mixed, mixed[::-1]):
-        assert sections.weights_note(order) == "Initial weights not the paper's: random (random-start)."
+        assert (
+            sections.weights_note(order) == "Initial weights other than the course report's: random (random-start)."
+        )
     mixed[0] = session("file", "birds")
-    assert sections.weights_note(mixed) == "Initial weights not the paper's: trained on birds; random (random-start)."
+    assert (
+        sections.weights_note(mixed)
+        == "Initial weights other than the course report's: trained on birds; random (random-start)."
+    )
 
 
 @pytest.mark.parametrize(
     ("ours", "first", "said"),
     [
-        (session("none"), session("file", "birds"), "weights random instead of trained on birds"),
-        (session("file", "birds"), session("imagenet"), r"weights trained on birds instead of ImageNet\'s"),
+        (session("none"), session("file", "birds"), "initial weights random instead of trained on birds"),
+        (session("file", "birds"), session("imagenet"), r"initial weights trained on birds instead of ImageNet\'s"),
         (
             session("file", "birds", file="b.pth"),
             session("file", "birds", file="a.pth"),
-            "weights trained on birds (b.pth) instead of trained on birds (a.pth)",
+            "initial weights trained on birds (b.pth) instead of trained on birds (a.pth)",
         ),
         (session("file", "birds"), session("file"), "nothing"),  # the text was written between the two runs
         (session("file", file="b.pth", model="resnet34"), session("file"), "model resnet34 instead of resnet18"),
@@ -79,9 +84,9 @@ def test_the_papers_photos_are_known_by_their_bytes_not_by_their_folders_name():
     dataset = start.info["dataset"]
     assert "Photos" not in sections.notice([start])
     dataset["fingerprint"] = "of one photo less"
-    assert "flowers, not exactly the paper's" in sections.notice([start])
+    assert "flowers, not exactly the course report's" in sections.notice([start])
     dataset["name"] = "cats"
-    assert "cats, not the paper's" in sections.notice([start])
+    assert "cats, not the course report's" in sections.notice([start])
     dataset["fingerprint"] = PAPER
     assert "Photos" not in sections.notice([start])
     assert sections.describe_task(start) == "photographs of flowers"
