@@ -40,8 +40,8 @@ experiments: env ## all sessions on the photos; options: DATA, WEIGHTS, SET, RUN
 ablations: env ## the sessions of ablations.yaml: the method with parts left out; options: DATA, WEIGHTS, SET, RUNS
 	$(RUN) run --experiments notebooks/ablations.yaml $(OPTIONS)
 
-report: env ## the PDF of the finished sessions; option: RUNS
-	$(RUN) report $(if $(RUNS),--runs "$(RUNS)")
+report: env ## the PDF of the finished sessions; options: RUNS, OUT
+	$(RUN) report $(if $(RUNS),--runs "$(RUNS)") $(if $(OUT),--out "$(OUT)")
 
 bench: env ## how fast training is on this machine, in about ten minutes; option: DATA
 	$(RUN) bench $(if $(DATA),--data "$(DATA)")

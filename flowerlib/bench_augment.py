@@ -1,4 +1,4 @@
-"""What each library takes for the operations of the augmentation, on one thread: why `augment` is what it is."""
+"""How long each library takes for the operations of the augmentation, on one thread: why `augment` is what it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the process keeps its memory."""
+"""Keep freed memory in the process: the next training step needs it again."""
 
 from __future__ import annotations
 

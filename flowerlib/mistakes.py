@@ -133,7 +133,8 @@ def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> 
         f"We looked for pairs among all {sessions[0].info['dataset']['photos']:,} pictures. Of the same file, byte "
         f"for byte: {identical}. Of one shot, re-encoded, resized, mirrored or cut, or of two shots of a scene in "
         f"which nothing moved: {len(pairs) - identical}. Of these pairs, under two labels: {len(contradictory)}; "
-        f"with one picture among those for training and one among those for validation, where it tests little: {len(across)}."
+        "with one picture among those for training and one among those for validation, where it tests little: "
+        f"{len(across)}."
     )
     if not photos:
         return [heading, Prose(text)]
@@ -164,8 +165,8 @@ def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> 
             "without",
             captioned(
                 sessions[:1],
-                f"Session {name}: clean accuracy on all validation pictures, without those of the pairs, and on those "
-                "alone.",
+                f"Session {name}: clean accuracy on all validation pictures, without those of the pairs, and on "
+                "those alone.",
             ),
             right=("Accuracy [95 % interval]",),
             data=table.reset_index(names="pictures"),

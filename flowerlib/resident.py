@@ -1,4 +1,4 @@
-"""Batches made on the device, for one that has room for all photos.
+"""Batches made on a GPU that has room for all photos.
 
 All pixels are sent once. The host only draws; filtering, turning and colouring are batched tensor operations
 with the reference's own arithmetic (`flowerlib.augment.augment_reference`). The filter's sums are exact in

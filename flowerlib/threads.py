@@ -1,4 +1,4 @@
-"""Work made ahead by threads, in order."""
+"""`in_threads`: map a function over items in threads, made ahead, results in order."""
 
 from __future__ import annotations
 

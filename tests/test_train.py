@@ -121,10 +121,24 @@ def test_a_checkpoint_of_other_inputs_is_refused_by_name(photos, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(photos, tmp_path):
-    train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
-    (tmp_path / "last.pt").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"last\.pt"):
-        train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
+    experiment = Experiment(**TINY | {"epochs": 2})
+    train_and_evaluate(experiment, photos, tmp_path)
+    for name in ("last.pt", "last.before.pt"):
+        (tmp_path / name).write_bytes(b"damaged")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with pytest.raises(UserError, match=r"last\.pt .*last\.before\.pt .*--force"):
+        train_and_evaluate(experiment, photos, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+
+
+def test_a_checkpoint_of_another_precision_is_refused(photos, tmp_path, monkeypatch):
+    # with precision=auto the settings are the same on a machine without bfloat16
+    experiment = Experiment(**TINY | {"epochs": 1, "precision": "auto"})
+    monkeypatch.setattr("flowerlib.train.pick_precision", lambda name, device: "float32")
+    train_and_evaluate(experiment, photos, tmp_path)
+    monkeypatch.setattr("flowerlib.train.pick_precision", lambda name, device: "bfloat16")
+    with pytest.raises(UserError, match="precision in use: float32 then, bfloat16 now"):
+        train_and_evaluate(experiment, photos, tmp_path)
 
 
 @pytest.mark.parametrize("names", [("0", "1", "10"), ("NA", "null", "True")])
