@@ -1,4 +1,4 @@
-"""How the report judges the paper: beside its tables, claim by claim, its protocol's noise, each part's worth."""
+"""How the report judges the paper: beside its tables, claim by claim, and its protocol's noise."""
 
 from __future__ import annotations
 
@@ -25,23 +25,18 @@ from flowerlib.claims import (
     judge_all,
     paper_sessions,
 )
-from flowerlib.document import Figure, Prose, plain
-from flowerlib.measures import FINAL_ACCURACY, evaluate
-from flowerlib.metrics import Run, Session
-from flowerlib.published import published_tables
-from flowerlib.sections import (
-    Part,
+from flowerlib.descriptions import (
     captioned,
-    describe_changes,
     describe_draws,
     describe_start,
     describe_task,
     is_of_papers_photos,
-    mean_sd,
-    spread_note,
-    transfers,
     weights_note,
 )
+from flowerlib.document import Figure, Prose, plain
+from flowerlib.metrics import Run, Session
+from flowerlib.published import published_tables
+from flowerlib.sections import Part, mean_sd, spread_note
 from flowerlib.tables import frame_table
 
 DECIDED = (SUPPORTED, NOT_SUPPORTED)
@@ -301,77 +296,6 @@ def _noise_verdict(ratios: pd.DataFrame) -> str:
             else "None is shown to have jumped more than the protocol alone makes this network jump."
         )
     )
-
-
-# ---- ablations
-
-
-def ablation_part(ablations: Sequence[Session]) -> list[Part]:
-    """What each part of the method is worth, held against the first of the sessions."""
-    if len(ablations) < 2:
-        return []
-    base, *others = ablations
-    rows = [_ablation_row(base, session) for session in others]
-    settings = base.info["settings"]
-    frame = pd.DataFrame(
-        {
-            "Session": session.name,
-            "Clean": mean_sd(session.last("val_acc")),
-            "Augmented": mean_sd(session.last("val_aug_acc")),
-            "Clean − first [95 % interval]": row["text"],
-        }
-        for session, row in zip(ablations, [{"text": "–"}, *rows], strict=True)
-    )
-    text = (
-        f"To see what each part of the method is worth, {plain(settings['model'])} was trained for "
-        f"{settings['epochs']} epochs at {settings['image_size']}×{settings['image_size']} pixels with all of it "
-        f"({plain(base.name)}), and again with one part left out or changed: "
-        + "; ".join(f"{plain(session.name)} has {describe_changes(session, base)}" for session in others)
-        + r". Table \ref{tab:ablations} and Figure \ref{fig:ablations} compare the last epochs. Of several intervals "
-        "one or another misses zero by chance."
-        + "".join(
-            f" Without transferred weights ({plain(row['name'])}) the clean accuracy changes by {row['text']}."
-            for row, session in zip(rows, others, strict=True)
-            if transfers(base) and not transfers(session)
-        )
-    )
-    caption = "Validation accuracy after the last epoch, clean and augmented, with parts of the method left out."
-    return [
-        Prose("# Parts left out"),
-        Prose(text),
-        frame_table(
-            frame,
-            "ablations",
-            captioned(ablations, caption + spread_note(ablations)),
-            right=("Clean", "Augmented", "Clean − first [95 % interval]"),
-            data=_ablation_data(ablations, rows),
-        ),
-        Figure(
-            figures.interval_figure(pd.DataFrame(rows), f"Clean accuracy minus that of {base.name}"),
-            "ablations",
-            captioned(
-                ablations,
-                f"Clean accuracy after the last epoch minus that of {plain(base.name)}, the session with all parts, "
-                "with 95 % intervals. With three seeds and more they are over seeds and pictures; with fewer, of the "
-                "first seed and over the pictures alone: they leave out what another seed would change.",
-            ),
-        ),
-    ]
-
-
-def _ablation_data(ablations: Sequence[Session], rows: Sequence[dict]) -> pd.DataFrame:
-    lasts = {name: [each.last(name) for each in ablations] for name in ("val_acc", "val_aug_acc")}
-    columns = {"session": [each.name for each in ablations], "seeds": [len(each.runs) for each in ablations]}
-    for name, values in lasts.items():
-        columns |= {name: [each.mean() for each in values], f"{name}_sd": [each.std() for each in values]}
-    differences = pd.DataFrame(rows).rename(columns={"name": "session", "value": "difference"}).drop(columns="text")
-    return pd.DataFrame(columns).merge(differences, how="left", on="session")
-
-
-def _ablation_row(base: Session, session: Session) -> dict:
-    groups = [dict(zip(each.seeds, each.runs, strict=True)) for each in (base, session)]
-    interval, _ = evaluate(FINAL_ACCURACY, groups, (base.name, session.name))
-    return {"name": session.name, **interval._asdict(), "text": format_interval(*interval, "+.3f")}
 
 
 # ---- in short

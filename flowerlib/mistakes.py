@@ -21,6 +21,7 @@ from flowerlib.analysis import (
     unsure_hits,
 )
 from flowerlib.checkpoint import LAST
+from flowerlib.descriptions import captioned
 from flowerlib.document import Figure, Prose, plain
 from flowerlib.gallery import (
     find_photos,
@@ -31,7 +32,7 @@ from flowerlib.gallery import (
     why_no_heatmaps,
 )
 from flowerlib.metrics import Session, confusion_matrix
-from flowerlib.sections import Part, captioned
+from flowerlib.sections import Part
 from flowerlib.tables import MISSING, frame_table
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from flowerlib.descriptions import notice
 from flowerlib.document import TitlePage
 from flowerlib.errors import UserError, brief
 from flowerlib.experiment import base_name, load_yaml, read_experiments
 from flowerlib.files import NOTEBOOKS, REPORT, make_folder
 from flowerlib.metrics import Run, Session, group_seeds, is_finished, read_info, read_runs
 from flowerlib.pdf import build_report
-from flowerlib.sections import notice
 from flowerlib.sessions import PAIRS, execute_notebook
 from flowerlib.similar import read_pairs
 

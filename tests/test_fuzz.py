@@ -31,7 +31,7 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
-from flowerlib import fetch, report, sections, sessions
+from flowerlib import descriptions, fetch, report, sections, sessions
 from flowerlib.cache import find_cache, new_cache
 from flowerlib.checkpoint import read_last, write_last
 from flowerlib.dataset import PhotoSet, inspect, split
@@ -280,23 +280,26 @@ def all_that_is_said(folder):
     """What the report's text and tables take from the sessions of a folder."""
     sessions = report.load_sessions(report.find_sessions(folder))
     sections.summary_table(sessions), sections.duration_table(sessions)
-    said = [sections.notice(sessions), sections.provenance(sessions)]
+    said = [descriptions.notice(sessions), descriptions.provenance(sessions)]
     for session in sessions:
         sections.epoch_table(session.metrics, sections.PAPER_METRICS, session.name, sections.plain(session.name))
         for run in session.runs:
             assert confusion_matrix(run.predictions).to_numpy().sum() == len(run.predictions)
-        said += [sections.describe_changes(session, sessions[0]), *(describe(session) for describe in DESCRIPTIONS)]
+        said += [
+            descriptions.describe_changes(session, sessions[0]),
+            *(describe(session) for describe in DESCRIPTIONS),
+        ]
     return Prose(" ".join(said)).markdown.encode()
 
 
 DESCRIPTIONS = (
-    sections.describe_photos,
-    sections.describe_augmentation,
+    descriptions.describe_photos,
+    descriptions.describe_augmentation,
     sections.describe_result,
-    sections.describe_network,
-    sections.describe_weights,
-    sections.describe_task,
-    sections.describe_start,
+    descriptions.describe_network,
+    descriptions.describe_weights,
+    descriptions.describe_task,
+    descriptions.describe_start,
 )
 
 

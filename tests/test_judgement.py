@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from made_up import QUICK, SLOW, make_run, with_right
 
-from flowerlib import judgement, mistakes
+from flowerlib import ablations, judgement, mistakes
 from flowerlib.dataset import paper_fingerprint
 from flowerlib.document import Figure, Prose, Table, latex_text
 from flowerlib.metrics import Session
@@ -123,13 +123,13 @@ def test_ablations_are_held_against_the_first_of_them():
     base = session("resnet18-bs32", image_size=224, flip=0.1)
     worse = session("resnet18-bs32", image_size=224, flip=0, table=with_right(700), curve=QUICK)
     worse = dataclasses.replace(worse, name="no-flip")
-    table = next(part for part in judgement.ablation_part([base, worse]) if isinstance(part, Table))
+    table = next(part for part in ablations.ablation_part([base, worse]) if isinstance(part, Table))
     assert "-0.200 {[}" in table.tabular
-    assert judgement.ablation_part([base]) == judgement.ablation_part([]) == []
-    assert "transferred" not in text(judgement.ablation_part([base, worse]))
+    assert ablations.ablation_part([base]) == ablations.ablation_part([]) == []
+    assert "transferred" not in text(ablations.ablation_part([base, worse]))
     worse.info["weights"] |= {"source": "none"}
     assert "Without transferred weights (no-flip) the clean accuracy changes by -0.200" in text(
-        judgement.ablation_part([base, worse])
+        ablations.ablation_part([base, worse])
     ).replace("\\", "")
 
 
