@@ -34,6 +34,7 @@ from flowerlib.descriptions import (
     weights_note,
 )
 from flowerlib.document import Figure, Prose, plain
+from flowerlib.measures import MIN_SEEDS
 from flowerlib.metrics import Run, Session
 from flowerlib.published import published_tables
 from flowerlib.sections import Part, mean_sd, spread_note
@@ -311,6 +312,7 @@ def abstract(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
         f"{_last(sessions, 'val_acc')} on clean validation pictures, and {_last(sessions, 'val_aug_acc')} on "
         "pictures augmented like those for training, as the course report measured.",
         summarize(findings),
+        *_scope(sessions),
     ]
     repeats = sessions[0].runs[0].repeats
     if len(repeats) > 1:
@@ -333,7 +335,7 @@ def conclusion(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
         heading = _by_both(verdicts[claim.key, PUBLISHED], verdicts[claim.key, OURS])
         groups.setdefault(heading, []).append(quoted(claim))
     sentences = [f"{heading}: {'; '.join(statements)}." for heading, statements in groups.items()]
-    return " ".join([*_reservation(sessions), *sentences])
+    return " ".join([*_reservation(sessions), *sentences, *_scope(sessions)])
 
 
 def _reservation(sessions: Sequence[Session]) -> list[str]:
@@ -345,6 +347,13 @@ def _reservation(sessions: Sequence[Session]) -> list[str]:
         f"Our sessions are of {describe_task(own[0])} and start from {describe_start(own[0])}: what they support or "
         "speak against holds for these."
     ]
+
+
+def _scope(sessions: Sequence[Session]) -> list[str]:
+    """What so few seeds can't tell."""
+    if min((len(each.runs) for each in _papers(sessions)), default=MIN_SEEDS) >= MIN_SEEDS:
+        return []
+    return [f"With fewer than {MIN_SEEDS} seeds of each session this speaks of these runs, not of the method."]
 
 
 def _by_both(published: str, ours: str) -> str:

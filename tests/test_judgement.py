@@ -46,6 +46,16 @@ def test_the_verdicts_in_the_text_follow_from_the_runs(three):
     assert said(better=0) == ("The published tables and our sessions both leave undecided", False)
 
 
+def test_few_seeds_are_said_to_speak_of_these_runs_alone(three):
+    several = [
+        Session(each.name, tuple(session(each.name, seed=seed).runs[0] for seed in range(3))) for each in three
+    ]
+    for sessions, few in ((three, True), (several, False)):
+        findings = judgement.judged(sessions)
+        for said in (judgement.abstract(sessions, findings), judgement.conclusion(sessions, findings)):
+            assert ("this speaks of these runs, not of the method" in said) == few
+
+
 def test_every_claim_stands_in_the_tables_and_the_figure(three):
     findings = judgement.judged(three)
     parts = judgement.claims_part(three, findings)
