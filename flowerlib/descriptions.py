@@ -58,7 +58,7 @@ def is_of_papers_photos(sessions: Sequence[Session]) -> bool:
 
 
 def captioned(sessions: Sequence[Session], caption: str) -> str:
-    """A caption that says so where the pictures are synthetic, or the initial weights not ImageNet's."""
+    """A caption that says so where the pictures are synthetic, or the initial weights other than the paper's."""
     synthetic = "Synthetic pictures." if is_synthetic(sessions) else ""
     return " ".join(filter(None, [caption, synthetic, weights_note(sessions)]))
 
