@@ -1,7 +1,8 @@
 # Thin: each target calls one thing. `make` alone lists them.
 
 PYTHON ?= python3
-RUN    := .venv/bin/python -m flowerlib
+RUN    := .venv/bin/flowerlib
+PIP    := .venv/bin/pip install --quiet --disable-pip-version-check
 
 # On Linux the package index gives PyTorch's CUDA build (6 GB on disk); TORCH=cpu takes the small CPU build.
 TORCH ?= default
@@ -16,18 +17,22 @@ DEMO := --data synthetic --weights none $(foreach setting,\
         image_size=48 epochs=12 learning_rate=0.005 lr_step=9 repeats=10,--set $(setting))
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo experiments ablations report bench lab test fuzz clean
+.PHONY: help env demo experiments ablations report bench lab test lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
 
-env: .venv/ready ## make the Python environment in .venv, again when requirements.txt changes
+env: .venv/ready ## make the Python environment in .venv, again when its requirements change; option: TORCH
 
-.venv/ready: requirements.txt pyproject.toml
+.venv/ready: requirements.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "flowerlib needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check $(INDEX) -r requirements.txt
+	$(PIP) $(INDEX) -r requirements.txt
+	@touch $@
+
+.venv/ready-for-tests: .venv/ready
+	$(PIP) -c requirements.lock -e '.[test]'
 	@touch $@
 
 demo: env ## the three sessions and the PDF on embedded pictures, in under 5 minutes
@@ -49,13 +54,18 @@ bench: env ## how fast training is on this machine, in about ten minutes; option
 lab: env ## the notebooks in JupyterLab
 	.venv/bin/jupyter lab notebooks
 
-test: env ## the tests, and the style
+test: .venv/ready-for-tests ## the tests, and the style
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest
 
-fuzz: env ## many more cases of the tests on hostile files
-	.venv/bin/pytest tests/test_fuzz.py --hypothesis-profile=fuzz
+# The CUDA packages are those that torch itself asks for: another build of it (TORCH=cpu) has none, or others.
+lock: ## renew requirements.lock: the newest versions that pyproject.toml permits, for all systems
+	$(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/pip install --quiet --disable-pip-version-check uv
+	.venv/uv/bin/uv pip compile pyproject.toml --extra test --upgrade --universal --python-version 3.11 \
+		--fork-strategy fewest --annotation-style line --custom-compile-command 'make lock' --quiet -o .venv/uv/lock
+	grep -vE '^(cuda|nvidia|triton)' .venv/uv/lock > requirements.lock
 
 clean: ## remove the environment and built reports; photos and runs stay
 	rm -rf .venv report/build
