@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from flowerlib import audit
+    from flowerlib.data import audit
 
     return audit.report(options.data)
 
@@ -92,9 +92,8 @@ def _run(options: argparse.Namespace) -> int:
     for key in ("data", "weights"):
         if (value := getattr(options, key)) is not None:
             overrides[key] = value
-    Experiment.from_settings(
-        {key: value for key, value in overrides.items() if key != "seeds"}
-    )  # an error in them is the command line's, not the file's
+    # an error in them is the command line's, not the file's
+    Experiment(**{key: value for key, value in overrides.items() if key != "seeds"})
     experiments = read_experiments(options.experiments, overrides)
     chosen = {}
     for name in options.sessions or experiments:
@@ -121,14 +120,14 @@ def _without_repetitions(experiments: Mapping[str, Experiment]) -> dict[str, Exp
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from flowerlib.bench import run_bench
+    from flowerlib.bench.speed import run_bench
 
     run_bench(options.data, options.out, options.repetitions)
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
-    from flowerlib.export import export_onnx
+    from flowerlib.training.export import export_onnx
 
     export_onnx(options.checkpoint, options.out)
     print(f"{options.out}, checked against the network; its metadata name the classes and the input")
@@ -136,7 +135,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from flowerlib.report import make_report
+    from flowerlib.report.build import make_report
 
     pdf = make_report(options.runs, options.out, options.engine, not options.no_gallery)
     print(f"{pdf}; its LaTeX, tables and figures lie beside it")

@@ -1,130 +1,175 @@
-"""`Experiment`: the settings of one training session, with the paper's values as defaults."""
+"""`Experiment`: one training session's settings, the paper's values as defaults; and experiments.yaml."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from torchvision.models import list_models
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from flowerlib.errors import UserError, brief
-from flowerlib.files import is_text
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16")
-LONGEST_VALUE = 3000  # characters in a YAML file: Python refuses to print whole numbers of more than 4,300 digits
-LONGEST_YAML = 100_000  # characters of all values, with aliases written out
+LONGEST_YAML = 100_000  # characters; the paper's experiments.yaml has 300
+
+# torchvision's defaults for RandomResizedCrop, which the paper keeps: share of the area, and aspect ratio
+CROP_AREA = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+
+# torchvision's pre-trained networks expect input that is standardized by these
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def _setting(default: Any, *, low: float | None = None, high: float | None = None, above: float | None = None):
-    """A field with its allowed range: ``low`` and ``high`` belong to it, ``above`` does not."""
-    return field(default=default, metadata={"low": low, "high": high, "above": above})
+def _read_number(value: Any) -> Any:
+    # YAML 1.1 reads 1e-3, without a point, as text
+    return float(value) if isinstance(value, str) else value
 
 
-@dataclass(frozen=True)
-class Experiment:
+Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]  # can be printed anywhere
+Number = Annotated[float, BeforeValidator(_read_number), Field(allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Probability = Annotated[Number, Field(ge=0, le=1)]
+
+
+class Experiment(BaseModel):
     """One session's settings, checked when made.
 
     Photos and network:
         data: ``flowers``, ``synthetic``, or a folder of class folders.
-        skip_bad: go on without photos that can't be read; run.json lists them.
-        split_seed: draws the 80/20 split, apart from ``seed``: sessions stay comparable photo by photo.
+        skip_bad: leave out photos that can't be read instead of refusing them; run.json lists them.
+        split_seed: draws the 80/20 split. It is not ``seed``, so that sessions can be compared photo by photo.
         model: a torchvision classifier whose last layer is linear.
         weights: ``imagenet``, ``none``, a state_dict file, or a folder of ``<model>.pth``.
-        freeze: train the head alone and leave the backbone, its batch norm included, as it is.
+        freeze: train the head only; the backbone, including its batch-norm statistics, stays as it is.
         image_size: side of the square network input, in pixels.
 
     Training (paper, section 3.2):
         seed: draws the new head, the order of the photos and their augmentation.
-        epochs, batch_size, learning_rate, momentum: of SGD on the cross-entropy.
+        epochs, batch_size, learning_rate, momentum: for SGD on the cross-entropy.
         lr_step, lr_factor: the learning rate is multiplied by ``lr_factor`` every ``lr_step`` epochs.
         device: ``auto`` takes CUDA, then Apple's GPU, then the CPU.
-        precision: of the network's products; ``auto`` takes bfloat16 where the processor has it in hardware.
-        repeats: evaluations of the last network on augmented validation photos, each augmented anew: how much
-            the paper's protocol scatters by itself.
+        precision: dtype of the forward and backward pass; ``auto`` takes bfloat16 where the hardware has it.
+        repeats: how often the last network is evaluated on freshly augmented validation photos, to measure how
+            much the paper's protocol scatters by itself.
 
-    Augmentation (paper, section 3.1); a zero leaves an operation out:
-        random_crop: crop of random area and shape; without it the clean centre crop.
+    Augmentation (paper, section 3.1); zero turns an operation off:
+        random_crop: a crop of random area and aspect ratio; without it, the clean centre crop.
         flip: probability of a horizontal flip.
-        rotation: largest angle, in degrees, to either side.
+        rotation: largest angle to either side, in degrees.
         brightness, contrast, saturation: largest relative change; a factor in [1 - x, 1 + x].
         hue: largest shift, as a fraction of the colour circle.
         translation: largest shift in x and in y, as a fraction of the image's side.
 
     Raises:
-        UserError: a value has the wrong type or is out of range; the message says what is allowed.
+        UserError: a setting is unknown, has the wrong type or is out of range; the message says what is allowed.
     """
 
-    data: str = "flowers"
-    skip_bad: bool = False
-    split_seed: int = _setting(0, low=0, high=2**32 - 1)
-    model: str = "resnet18"
-    weights: str = "imagenet"
-    freeze: bool = False
-    image_size: int = _setting(224, low=40, high=1024)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    seed: int = _setting(0, low=0, high=2**32 - 1)
-    epochs: int = _setting(20, low=1)
-    batch_size: int = _setting(32, low=2)
-    learning_rate: float = _setting(0.001, above=0)
-    momentum: float = _setting(0.9, low=0, high=1)
-    lr_step: int = _setting(7, low=1)
-    lr_factor: float = _setting(0.1, above=0, high=1)
-    device: str = "auto"
-    precision: str = "auto"
-    repeats: int = _setting(20, low=0, high=1000)
+    data: Text = "flowers"
+    skip_bad: bool = False
+    split_seed: Seed = 0
+    model: Text = "resnet18"
+    weights: Text = "imagenet"
+    freeze: bool = False
+    image_size: int = Field(224, ge=40, le=1024)
+
+    seed: Seed = 0
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(32, ge=2)
+    learning_rate: Number = Field(0.001, gt=0)
+    momentum: Probability = 0.9
+    lr_step: int = Field(7, ge=1)
+    lr_factor: Number = Field(0.1, gt=0, le=1)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    repeats: int = Field(20, ge=0, le=1000)
 
     random_crop: bool = True
-    flip: float = _setting(0.1, low=0, high=1)
-    rotation: float = _setting(30.0, low=0, high=180)
-    brightness: float = _setting(0.2, low=0, high=1)
-    contrast: float = _setting(0.2, low=0, high=1)
-    saturation: float = _setting(0.2, low=0, high=1)
-    hue: float = _setting(0.1, low=0, high=0.5)
-    translation: float = _setting(0.1, low=0, high=1)
+    flip: Probability = 0.1
+    rotation: Number = Field(30.0, ge=0, le=180)
+    brightness: Probability = 0.2
+    contrast: Probability = 0.2
+    saturation: Probability = 0.2
+    hue: Number = Field(0.1, ge=0, le=0.5)
+    translation: Probability = 0.1
 
-    def __post_init__(self):
-        for item in fields(self):
-            # the one way round a frozen dataclass: 1 becomes 1.0 where a float is due
-            object.__setattr__(self, item.name, _checked(item, getattr(self, item.name)))
-        _check_choice("device", self.device, DEVICES)
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("model", self.model, model_names())
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, settings: Any, validate: Any) -> Experiment:
+        try:
+            return validate(settings)
+        except ValidationError as error:
+            raise UserError(" ".join(_in_words(each) for each in error.errors())) from error
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Experiment:
-        """Make an Experiment from a mapping, naming the nearest setting where a key is unknown."""
-        known = [item.name for item in fields(cls)]
-        for key in settings:
-            if key not in known:
-                raise UserError(f"There is no setting '{brief(key)}'.{_did_you_mean(key, known)}")
-        return cls(**settings)
+    def from_notebook(cls, variables: Mapping[str, Any]) -> Experiment:
+        """Make an Experiment from a notebook's variables, ``globals()``, which must hold every setting.
 
-    def settings(self) -> dict[str, Any]:
-        """The settings as plain values, as run.json records them."""
-        return asdict(self)
+        Raises:
+            UserError: a setting is missing, perhaps because its name is misspelt; or a value is wrong.
+        """
+        for name in cls.model_fields:
+            if name not in variables:
+                own = [key for key in variables if not key.startswith("_")]
+                raise UserError(f"The parameters lack the setting '{name}'.{did_you_mean(name, own, 'Is it')}")
+        return cls(**{name: variables[name] for name in cls.model_fields})
 
     def changes(self) -> dict[str, Any]:
-        """The settings that differ from the paper's, as the session notebook receives them."""
-        return {key: value for key, value in self.settings().items() if value != getattr(Experiment, key)}
+        """The settings that differ from the paper's."""
+        return {name: value for name, value in self if value != Experiment.model_fields[name].default}
 
 
-def model_names() -> list[str]:
-    """Names of torchvision's image classifiers, without its detection, segmentation and video models."""
-    import torchvision
+_ALLOWED = {  # by pydantic's name of the error
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "value_error": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "a word or a path",
+    "string_unicode": "a word or a path in UTF-8",
+    "string_too_short": "a word or a path",
+    "string_pattern_mismatch": "a word or a path, without control characters",
+    "literal_error": "{expected}",
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "above {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "below {lt:,}",
+}
 
-    return list_models(module=torchvision.models)
+
+def _in_words(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors as a sentence."""
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"There is no setting '{brief(name)}'.{did_you_mean(name, Experiment.model_fields)}"
+    allowed = _ALLOWED[error["type"]].format(**error.get("ctx", {}))
+    return f"{name} must be {allowed}, not {brief(repr(error['input']))}."
+
+
+def did_you_mean(word: str, known: Collection[str], question: str = "Did you mean") -> str:
+    """`` Did you mean 'rotation'?``, or what there is, if that is little; else nothing."""
+    if near := difflib.get_close_matches(word, known, n=1):
+        return f" {question} '{near[0]}'?"
+    return f" There are: {', '.join(known)}." if len(known) < 40 else ""
 
 
 def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Experiment]:
     """Read an experiments.yaml: a mapping from a session's name to what differs from the paper.
 
-    Besides settings, an entry may list ``seeds``: it then stands for a session a seed (see `seed_name`).
+    Besides settings, an entry may list ``seeds``: it then stands for one session per seed (see `seed_name`).
 
     Args:
         path: the YAML file.
@@ -139,7 +184,7 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The experiments file {path} can't be read: {brief(error)}.") from error
     except ValueError as error:
-        raise UserError(f"{path} is no valid YAML: {brief(error)}.") from error
+        raise UserError(f"{path} is not valid YAML: {brief(error)}.") from error
     if not isinstance(entries, dict) or not entries:
         raise UserError(
             f"{path} must map session names to settings, for example 'resnet18-bs64: {{batch_size: 64}}'."
@@ -151,17 +196,17 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
 
 
 def seed_name(name: str, seed: int) -> str:
-    """The name of a session that experiments.yaml asks for with several ``seeds``."""
+    """The name of a session that experiments.yaml runs with several ``seeds``."""
     return f"{name}-seed{seed}"
 
 
 def base_name(name: str, seed: int) -> str:
-    """A session's name without the seed that `seed_name` gives it."""
+    """A session's name without the seed that `seed_name` adds to it."""
     return name.removesuffix(seed_name("", seed))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Read a ``KEY=VALUE`` of the command line; the value is read as in experiments.yaml."""
+    """Read a ``KEY=VALUE`` from the command line; the value is read as in experiments.yaml."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set takes KEY=VALUE, for example --set epochs=2, not '{brief(text)}'.")
@@ -174,23 +219,39 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def load_yaml(text: str) -> Any:
-    """Read YAML of plain values: nothing in it can run code, or grow beyond `LONGEST_YAML`.
+    """Read YAML of plain values; nothing in it can run code.
 
     Raises:
-        ValueError: no valid YAML, too long, or a key stands twice in a mapping.
+        ValueError: it is not valid, too long, or has a key twice in a mapping.
     """
+    if len(text) > LONGEST_YAML:
+        raise ValueError(f"it has {len(text):,} characters, more than {LONGEST_YAML:,}")
     try:
-        return yaml.load(text, Loader=_StrictLoader)
+        return yaml.load(text, Loader=_UniqueKeys)
     except Exception as error:  # PyYAML raises nearly anything on a value that doesn't fit its tag
         raise ValueError(brief(error)) from error
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's own reader lets the last of two equal keys win: a session copied and not renamed would vanish."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        if repeated := [key for key, _ in node.value if keys.count(key.value) > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"'{brief(repeated[-1].value)}' stands there twice", repeated[-1].start_mark
+            )
+        return super().construct_mapping(node, deep=deep)
 
 
 def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any]) -> dict[str, Experiment]:
     """One session, or with ``seeds`` one for each seed."""
     # the name becomes a folder, a LaTeX label and a file name
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UserError(f"In {path}, {brief(repr(name))} is no session name: use letters, digits, '.', '_' and '-'.")
-    if not isinstance(entry, dict):
+        raise UserError(
+            f"In {path}, {brief(repr(name))} is not a session name: use letters, digits, '.', '_' and '-'."
+        )
+    if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
         raise UserError(f"In {path}, session '{name}' must list settings as 'key: value', not {brief(repr(entry))}.")
     settings = {**entry, **overrides}
     if entry.get("weights") == "none":
@@ -198,91 +259,11 @@ def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any])
     seeds = settings.pop("seeds", None)
     try:
         if seeds is None or "seed" in overrides:
-            return {name: Experiment.from_settings(settings)}
+            return {name: Experiment(**settings)}
         if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds) or "seed" in entry:
             raise UserError(
                 f"seeds must list different whole numbers, as in 'seeds: [0, 1, 2]', not {brief(repr(seeds))}."
             )
-        return {seed_name(name, seed): Experiment.from_settings({**settings, "seed": seed}) for seed in seeds}
+        return {seed_name(name, seed): Experiment(**{**settings, "seed": seed}) for seed in seeds}
     except UserError as error:
         raise UserError(f"In {path}, session '{name}': {error}") from error
-
-
-def _checked(item, value: Any) -> Any:
-    """The value of one field, of the right type and in range."""
-    kind = item.type
-    if kind == "float":
-        value = _as_float(value)
-    if type(value).__name__ != kind:
-        raise UserError(f"{item.name} must be {_allowed(item)}, not {brief(repr(value))}.")
-    low, high, above = (item.metadata.get(key) for key in ("low", "high", "above"))
-    inside = (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
-    if not inside or value in (float("inf"), float("-inf"), "") or (kind == "str" and not is_text(value)):
-        raise UserError(f"{item.name} must be {_allowed(item)}, not {brief(repr(value))}.")
-    return value
-
-
-def _as_float(value: Any) -> Any:
-    # YAML 1.1 reads 1e-3, without a point, as text
-    if isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            return value
-    return value
-
-
-def _allowed(item) -> str:
-    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word or a path"}
-    limits = {"low": "at least {}", "above": "above {}", "high": "at most {}"}
-    said = [text.format(item.metadata[key]) for key, text in limits.items() if item.metadata.get(key) is not None]
-    return " ".join([words[item.type], " and ".join(said)]).strip()
-
-
-def _check_choice(key: str, value: str, choices: Iterable[str]) -> None:
-    choices = list(choices)
-    if value not in choices:
-        some = (
-            ", ".join(choices) if len(choices) < 10 else "a torchvision classifier, for example resnet18 or resnet34"
-        )
-        raise UserError(f"{key} must be one of {some}, not '{brief(value)}'.{_did_you_mean(value, choices)}")
-
-
-def _did_you_mean(word: Any, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(word), list(known), n=1)
-    return (
-        f" Did you mean '{near[0]}'?" if near else f" There are: {', '.join(known)}." if len(list(known)) < 40 else ""
-    )
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's own reader lets a repeated key win in silence, and nine aliases of nine aliases .. fill the memory."""
-
-    def __init__(self, stream: str):
-        super().__init__(stream)
-        self.length, self.lengths = 0, {}
-
-    def compose_node(self, parent, index):
-        begin, is_alias = self.length, self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        own = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
-        if is_alias:
-            self.length += self.lengths.get(node, 0)  # 0: within itself
-        else:
-            self.length += own + 1
-            self.lengths[node] = self.length - begin
-        if own > LONGEST_VALUE or self.length > LONGEST_YAML:
-            raise yaml.composer.ComposerError(None, None, "it holds too much", node.start_mark)
-        return node
-
-    def construct_mapping(self, node, deep=False):
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key_node, _ in node.value:
-                if key_node.value in seen if isinstance(key_node, yaml.ScalarNode) else False:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"'{key_node.value}' stands there twice", key_node.start_mark
-                    )
-                if isinstance(key_node, yaml.ScalarNode):
-                    seen.add(key_node.value)
-        return super().construct_mapping(node, deep=deep)

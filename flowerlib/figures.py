@@ -6,8 +6,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import isfinite
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,14 +13,9 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from flowerlib.metrics import Run, Session
-
-if TYPE_CHECKING:
-    from flowerlib.claims import Finding
+from flowerlib.runs import Run, Session
 
 # Okabe and Ito's colours, told apart by the colour-blind; dashes and markers tell them apart in grey print
 _STYLES = (
@@ -189,7 +182,7 @@ def reliability_figure(bins: pd.DataFrame) -> Figure:
     """Confidence against accuracy, with intervals, above the number of photos in each bin.
 
     Args:
-        bins: of `flowerlib.analysis.reliability_bins`. Empty ones stay empty.
+        bins: of `flowerlib.report.statistics.reliability_bins`. Empty ones stay empty.
     """
     figure, (ax, below) = plt.subplots(2, sharex=True, figsize=(4.4, 4.4), height_ratios=[3, 1], layout="constrained")
     filled = bins[bins["photos"] > 0]
@@ -233,81 +226,6 @@ def noise_figure(published: Mapping[str, Sequence[float]], repeated: Sequence[fl
     ax.invert_yaxis()
     ax.set(xlabel="Accuracy minus the row's mean (percentage points)")
     return figure
-
-
-def claims_figure(findings: Sequence[Finding]) -> Figure:
-    """A panel a claim: its values with intervals, and in grey the range in which the claim wants them.
-
-    Each panel has a scale of its own: the claims are about epochs, accuracies and ratios.
-
-    Args:
-        findings: of `flowerlib.claims.judge_all`.
-    """
-    claims = {finding.claim.key: [] for finding in findings}
-    for finding in findings:
-        claims[finding.claim.key].append(finding)
-    rows = -(-len(claims) // 2)
-    figure, axes = plt.subplots(rows, 2, squeeze=False, figsize=(WIDTH, 0.5 + 1.55 * rows), layout="constrained")
-    for ax in list(axes.flat)[len(claims) :]:
-        ax.remove()
-    for ax, group in zip(axes.flat, claims.values(), strict=False):
-        _plot_claim(group, ax)
-    figure.legend(handles=_claim_legend(), loc="outside upper center", ncols=4)
-    return figure
-
-
-def _plot_claim(findings: Sequence[Finding], ax: Axes) -> None:
-    claim = findings[0].claim
-    numbers = [number for finding in findings for number in (finding.low, finding.high)] + list(claim.claimed)
-    numbers = [number for number in numbers if isfinite(number)]
-    low, high = min(numbers), max(numbers)
-    margin = 0.08 * (high - low) or 1
-    ax.set(xlim=(low - margin, high + margin), ylim=(len(findings) - 0.5, -0.5))
-    ax.axvspan(*np.clip(claim.claimed, *ax.get_xlim()), color="0.88", linewidth=0)
-    for row, finding in enumerate(findings):
-        if isfinite(finding.value):
-            ax.plot([finding.low, finding.high], [row, row], color="black", linestyle="-", marker="")
-            ax.plot(finding.value, row, color="black", linestyle="", **_marker(finding.verdict))
-        else:
-            ax.text(
-                0.02, row, "no evidence", transform=ax.get_yaxis_transform(), va="center", style="italic", size=SMALL
-            )
-    ax.set_yticks(range(len(findings)), [finding.evidence for finding in findings])
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.tick_params(labelsize=SMALL)
-    ax.set_title(in_lines(claim.statement, WIDTH / 2), fontsize=SMALL + 1, loc="left", x=-0.18)
-    ax.set_xlabel(in_lines(_measured(findings), WIDTH / 2), fontsize=SMALL)
-
-
-def _measured(findings: Sequence[Finding]) -> str:
-    """What is measured; by evidence where that differs."""
-    definitions = {finding.evidence: finding.measure.definition for finding in findings}
-    if len(set(definitions.values())) > 1:
-        said = "; ".join(f"{evidence}: {definition}" for evidence, definition in definitions.items())
-    else:
-        said = next(iter(definitions.values()))
-    sessions = findings[0].claim.sessions
-    return f"{said} ({' against '.join(reversed(sessions))})" if len(sessions) > 1 else said
-
-
-def _marker(verdict: str) -> dict[str, object]:
-    from flowerlib.claims import NOT_SUPPORTED, SUPPORTED  # only here: its statistics take seconds to import
-
-    return {
-        "marker": "X" if verdict == NOT_SUPPORTED else "o",
-        "markersize": 6,
-        "markerfacecolor": "black" if verdict in (SUPPORTED, NOT_SUPPORTED) else "white",
-    }
-
-
-def _claim_legend() -> list[Line2D | Patch]:
-    from flowerlib.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED
-
-    markers = [
-        Line2D([], [], color="black", linestyle="-", label=verdict, **_marker(verdict))
-        for verdict in (SUPPORTED, NOT_SUPPORTED, UNDECIDED)
-    ]
-    return [Patch(color="0.88", label="claimed"), *markers]
 
 
 def _stacked(points: np.ndarray) -> np.ndarray:

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import torch
 
-from flowerlib import cache, dataset, files, train
+from flowerlib import files
+from flowerlib.data import cache
+from flowerlib.data import photos as dataset
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
+from flowerlib.training import loop as train
 
 # a network whose checkpoints take a megabyte, not ninety: the tests are about their writing, again and again
 TINY = Experiment(
@@ -26,7 +29,7 @@ NOBODY = 65534
 
 # one process that has imported all and computed nothing; each test's processes are forked from it, in milliseconds
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["flowerlib.train", "flowerlib.dataset", __name__])
+processes.set_forkserver_preload(["flowerlib.training.loop", "flowerlib.data.photos", __name__])
 
 
 def start(work: Callable, *arguments) -> multiprocessing.Process:

@@ -1,13 +1,14 @@
 """Made-up tables of sessions, for tests of what is said of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from flowerlib.experiment import Experiment
-from flowerlib.metrics import Run
-from flowerlib.published import SESSIONS
+from flowerlib.report.paper.published import SESSIONS
+from flowerlib.runs import DatasetInfo, Device, Run, RunInfo, SplitInfo, WeightsInfo
 
 PHOTOS = 1000
 EPOCHS = np.arange(20)
@@ -35,7 +36,7 @@ def make_run(
 ):
     """A run of one of the paper's sessions, or of one with ``more`` settings."""
     own = {"epochs": len(curve), **SESSIONS[session], "seed": seed}
-    values = Experiment().settings() | own | more
+    settings = Experiment(**own | more)
     metrics = pd.DataFrame(
         {
             "epoch": range(len(curve)),
@@ -45,6 +46,27 @@ def make_run(
             "train_seconds": seconds * (1 + 0.01 * np.resize([1, -1], len(curve))),
         }
     )
-    info = {"settings": values, "split": {"validation": photos}, "device": {"name": device}, "precision": "float32"}
-    info["weights"] = {"source": "imagenet", "file": None, "sha256": None}
+    info = RunInfo(
+        finished=True,
+        settings=settings,
+        seed=settings.seed,
+        dataset=DatasetInfo(
+            name="made-up", photos=5 * photos, classes={"aster": 1, "broom": 1}, fingerprint="photos"
+        ),
+        split=SplitInfo(train=4 * photos, validation=photos, fingerprint="split"),
+        weights=WeightsInfo(source="imagenet", file=None, sha256=None),
+        precision="float32",
+        device=Device(type="cpu", name=device, threads=2),
+        versions={"torch": "2.15.0"},
+        commit=None,
+    )
     return Run(session, Path(session), info, metrics, with_right(900) if table is None else table)
+
+
+def changed(run, **parts):
+    """The run with other parts of run.json; a mapping replaces some fields of a part."""
+    new = {
+        name: getattr(run.info, name).model_copy(update=value) if isinstance(value, dict) else value
+        for name, value in parts.items()
+    }
+    return replace(run, info=run.info.model_copy(update=new))

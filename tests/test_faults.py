@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -20,11 +19,11 @@ from PIL import Image
 
 from flowerlib import files
 from flowerlib.cli import main
-from flowerlib.dataset import load_photos
+from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.files import alone
-from flowerlib.metrics import read_info, read_run
-from flowerlib.train import train_and_evaluate
+from flowerlib.runs import read_info, read_run
+from flowerlib.training.loop import train_and_evaluate
 
 SECONDS = ["train_seconds", "val_seconds"]
 KILLED = -signal.SIGKILL
@@ -55,7 +54,7 @@ def whole(photos):
 def contents(run_dir):
     """All that a session leaves, but for its seconds."""
     run = read_run(run_dir)
-    assert run.info["finished"]
+    assert run.info.finished
     checkpoints = [torch.load(run_dir / name, weights_only=True) for name in ("last.pt", "best.pt")]
     for row in checkpoints[0]["history"]:
         for column in SECONDS:
@@ -192,7 +191,7 @@ def test_killed_inside_a_notebooks_execution(photos, whole_by_notebook, tmp_path
     status, _ = run_until("epoch  0", arguments, kill)
     assert status == KILLED
     run_dir = tmp_path / "photos" / "resnet18-bs32"
-    assert not read_info(run_dir)["finished"]
+    assert not read_info(run_dir).finished
     assert main(["run", *arguments]) == 0
     assert same(contents(run_dir), contents(whole_by_notebook))
 
@@ -208,7 +207,7 @@ def test_an_interrupt_says_where_it_stopped_and_how_to_go_on(photos, tmp_path, m
     assert f"resnet18-bs32: stopped after {epochs} of 5000 epochs" in errors
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
-    assert not read_info(run_dir)["finished"]
+    assert not read_info(run_dir).finished
 
 
 def test_a_full_disk_leaves_the_last_good_state(photos, whole, tmp_path):
@@ -244,7 +243,9 @@ def test_space_for_all_sessions_is_checked_before_the_first(photos, tmp_path, mo
     assert not list((tmp_path / "runs").rglob("run.json"))
     with pytest.raises(UserError, match=r"0\.30 GB free"):
         free = free._replace(free=300_000_000)
-        train_and_evaluate(replace(faults.TINY, model="resnet18"), load_photos(str(photos)), tmp_path / "run")
+        train_and_evaluate(
+            faults.TINY.model_copy(update={"model": "resnet18"}), load_photos(str(photos)), tmp_path / "run"
+        )
 
 
 def test_a_folder_without_the_right_to_write():
@@ -318,15 +319,15 @@ def test_a_loss_that_is_not_finite_ends_the_session(photos, whole, tmp_path):
 def test_run_json_says_where_earlier_epochs_were_computed(photos, tmp_path):
     run_dir = tmp_path / "run"
     assert faults.outcome(faults.session, photos, run_dir, faults.die_at_batch, 2 * EPOCH + 2) == KILLED
-    here = read_info(run_dir)["device"]
+    here = read_info(run_dir).device
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWERLIB_CACHE", str(photos.parent / "cache"))
         threads = torch.get_num_threads()
-        torch.set_num_threads(here["threads"] + 1)
+        torch.set_num_threads(here.threads + 1)
         try:
             run = train_and_evaluate(faults.TINY, load_photos(str(photos)), run_dir)
         finally:
             torch.set_num_threads(threads)
-    assert run.info["device"]["threads"] == here["threads"] + 1
-    (earlier,) = run.info["earlier"]
-    assert (earlier["epochs"], earlier["device"]) == (2, here)
+    assert run.info.device.threads == here.threads + 1
+    (earlier,) = run.info.earlier
+    assert (earlier.epochs, earlier.device) == (2, here)

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from flowerlib import figures
-from flowerlib.analysis import reliability_bins
-from flowerlib.claims import CLAIMS, NOT_SUPPORTED, OURS, PUBLISHED, SUPPORTED, UNDECIDED, Finding
-from flowerlib.metrics import METRICS_COLUMNS, Run
+from flowerlib.report import judgement
+from flowerlib.report.statistics import reliability_bins
+from flowerlib.report.verdicts import CLAIMS, NOT_SUPPORTED, OURS, PUBLISHED, SUPPORTED, UNDECIDED, Finding
+from flowerlib.runs import METRICS_COLUMNS, Run
 
 matplotlib.use("Agg")
 
@@ -189,7 +190,7 @@ def make_findings(claims=CLAIMS):
 
 
 def test_each_claim_has_a_panel_with_its_findings():
-    axes = figures.claims_figure(make_findings()).axes
+    axes = judgement.claims_figure(make_findings()).axes
     statements = [" ".join(ax.get_title(loc="left").split()) for ax in axes]
     assert statements == [claim.statement for claim in CLAIMS]
     for ax in axes:
@@ -205,14 +206,14 @@ def test_each_claim_has_a_panel_with_its_findings():
 
 def test_the_verdicts_of_a_claim_look_different_also_in_grey():
     looks = set()
-    for line in figures.claims_figure(make_findings(CLAIMS[:1])).axes[0].get_lines()[1::2]:
+    for line in judgement.claims_figure(make_findings(CLAIMS[:1])).axes[0].get_lines()[1::2]:
         looks.add((line.get_marker(), line.get_markerfacecolor()))
         assert line.get_color() == "black"
     assert len(looks) == 3
 
 
 def test_the_claimed_range_is_grey_as_far_as_the_panel_reaches():
-    for ax, claim in zip(figures.claims_figure(make_findings()).axes, CLAIMS, strict=True):
+    for ax, claim in zip(judgement.claims_figure(make_findings()).axes, CLAIMS, strict=True):
         (band,) = ax.patches
         low, high = np.clip(claim.claimed, *ax.get_xlim())
         assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((low, high))
@@ -223,7 +224,7 @@ def test_the_claimed_range_is_grey_as_far_as_the_panel_reaches():
 @pytest.mark.parametrize("claims", [CLAIMS, CLAIMS[:3], CLAIMS[-1:]])
 def test_the_claims_figure_has_room_for_its_text(claims):
     figures.use_report_style()
-    figure = figures.claims_figure(make_findings(claims))
+    figure = judgement.claims_figure(make_findings(claims))
     assert len(figure.axes) == len(claims)
     assert_nothing_leaves_the_page(figure)
     for ax in figure.axes:
@@ -236,6 +237,6 @@ def test_measures_that_differ_by_evidence_are_both_named():
     claim = next(claim for claim in CLAIMS if claim.published)
     findings = make_findings([claim])
     findings[0] = replace(findings[0], measure=claim.published)
-    label = " ".join(figures.claims_figure(findings).axes[0].get_xlabel().split())
+    label = " ".join(judgement.claims_figure(findings).axes[0].get_xlabel().split())
     assert f"{PUBLISHED}: {claim.published.definition}" in label
     assert f"{OURS}: {claim.measure.definition}" in label

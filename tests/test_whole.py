@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import torch
 from nbclient.exceptions import DeadKernelError
@@ -17,12 +18,11 @@ from torchvision.models import resnet34
 
 from flowerlib import sessions
 from flowerlib.cli import main
-from flowerlib.dataset import paper_fingerprint
+from flowerlib.data.photos import paper_fingerprint
+from flowerlib.data.synthetic import write_synthetic
 from flowerlib.errors import UserError
-from flowerlib.experiment import Experiment
-from flowerlib.metrics import read_run
-from flowerlib.report import find_sessions, load_sessions
-from flowerlib.synthetic import write_synthetic
+from flowerlib.report.build import find_sessions, load_sessions
+from flowerlib.runs import read_run
 
 SESSIONS = ("resnet18-bs32", "resnet18-bs64", "resnet34-bs32")
 FAST = ["--weights=none", "--set=epochs=1", "--set=image_size=40", "--set=device=cpu", "--set=repeats=3"]
@@ -48,16 +48,16 @@ def test_each_session_leaves_its_tables_log_and_executed_notebook(synthetic_runs
     for name in SESSIONS:
         folder = synthetic_runs / name
         run = read_run(folder)
-        assert run.info["finished"]
-        assert run.info["settings"]["image_size"] == 40
+        assert run.info.finished
+        assert run.info.settings.image_size == 40
         assert len(run.metrics) == 1
         assert {"last.pt", "best.pt", "session.ipynb", "session.log"} <= {path.name for path in folder.iterdir()}
         assert re.search(r"epoch +0 of 1: train loss", (folder / "session.log").read_text())
         outputs = [out for cell in executed(folder / "session.ipynb").cells for out in cell.get("outputs", [])]
         assert sum("image/png" in out.get("data", {}) for out in outputs) == 3
         assert not any(out.output_type == "error" for out in outputs)
-    assert read_run(synthetic_runs / "resnet18-bs64").info["settings"]["batch_size"] == 64
-    assert read_run(synthetic_runs / "resnet34-bs32").info["settings"]["model"] == "resnet34"
+    assert read_run(synthetic_runs / "resnet18-bs64").info.settings.batch_size == 64
+    assert read_run(synthetic_runs / "resnet34-bs32").info.settings.model == "resnet34"
 
 
 def test_the_report_says_what_the_tables_say(synthetic_runs, tmp_path, capsys):
@@ -100,7 +100,7 @@ def test_the_report_says_what_the_tables_say(synthetic_runs, tmp_path, capsys):
 def test_finished_sessions_are_skipped_and_others_of_the_same_name_refused(synthetic_runs, tmp_path, capsys):
     runs = tmp_path / "runs"
     shutil.copytree(synthetic_runs, runs / synthetic_runs.name)
-    source = read_run(synthetic_runs / SESSIONS[0]).info["settings"]["data"]
+    source = read_run(synthetic_runs / SESSIONS[0]).info.settings.data
     arguments = ["run", "--data", source, "--runs", str(runs), *FAST]
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
 
@@ -122,7 +122,7 @@ def test_a_full_disk_on_papermills_side_is_said(photo_folder, tmp_path, capsys, 
     def fill(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sessions.papermill, "execute_notebook", fill)
+    monkeypatch.setattr(papermill, "execute_notebook", fill)
     arguments = ["--data", str(photo_folder), "--runs", str(tmp_path / "runs"), *FAST]
     assert main(["run", "resnet18-bs32", *arguments]) == 1
     said = capsys.readouterr().err
@@ -145,14 +145,14 @@ def test_a_failing_session_leaves_its_notebook_and_the_others_go_on(photo_folder
     assert "Traceback" not in said.err
     runs = tmp_path / "runs" / photo_folder.name
     for name in ("good", "also-good"):
-        assert read_run(runs / name).info["finished"]
+        assert read_run(runs / name).info.finished
     outputs = [out for cell in executed(runs / "bad" / "session.ipynb").cells for out in cell.get("outputs", [])]
     assert any(out.output_type == "error" and out.ename == "UserError" for out in outputs)
     assert "Traceback" in (runs / "bad" / "session.log").read_text()
 
 
 def test_changed_photos_are_not_taken_for_a_finished_run(synthetic_runs, tmp_path, capsys):
-    source = Path(read_run(synthetic_runs / SESSIONS[0]).info["settings"]["data"])
+    source = Path(read_run(synthetic_runs / SESSIONS[0]).info.settings.data)
     shutil.copytree(source, tmp_path / source.name)
     shutil.copytree(synthetic_runs, tmp_path / "runs" / synthetic_runs.name)
     arguments = ["run", "--data", str(tmp_path / source.name), "--runs", str(tmp_path / "runs"), *FAST]
@@ -187,13 +187,13 @@ def test_a_forced_run_that_fails_keeps_the_one_before(synthetic_runs, tmp_path, 
     runs = tmp_path / "runs"
     shutil.copytree(synthetic_runs, runs / synthetic_runs.name)
     folder = runs / synthetic_runs.name / SESSIONS[0]
-    experiment = Experiment.from_settings(read_run(folder).info["settings"])
+    experiment = read_run(folder).info.settings
     before = (folder / "metrics.csv").read_bytes()
 
     def die(*arguments, **options):
         raise DeadKernelError("Kernel died")
 
-    monkeypatch.setattr(sessions.papermill, "execute_notebook", die)
+    monkeypatch.setattr(papermill, "execute_notebook", die)
     assert sessions.run_sessions({SESSIONS[0]: experiment}, runs, force=True) == [SESSIONS[0]]
     error = capsys.readouterr().err
     assert "for want of memory" in error
@@ -217,7 +217,7 @@ def test_weights_that_do_not_fit_are_found_before_force_removes_anything(synthet
     runs = tmp_path / "runs"
     shutil.copytree(synthetic_runs, runs / synthetic_runs.name)
     torch.save(resnet34().state_dict(), tmp_path / "other.pth")
-    source = read_run(synthetic_runs / SESSIONS[0]).info["settings"]["data"]
+    source = read_run(synthetic_runs / SESSIONS[0]).info.settings.data
     before = sorted(runs.rglob("*"))
     wrong = ["--weights", str(tmp_path / "other.pth"), "--force"]
     assert main(["run", SESSIONS[0], "--data", source, "--runs", str(runs), *wrong, *FAST[1:]]) == 1
@@ -230,10 +230,9 @@ def test_force_runs_again(synthetic_runs, tmp_path):
     shutil.copytree(synthetic_runs, runs / synthetic_runs.name)
     folder = runs / synthetic_runs.name / SESSIONS[0]
     before = read_run(folder)
-    settings = before.info["settings"]
-    experiment = Experiment.from_settings(settings | {"seed": 1})
+    experiment = before.info.settings.model_copy(update={"seed": 1})
     assert sessions.run_sessions({SESSIONS[0]: experiment}, runs, force=True) == []
-    assert read_run(folder).info["seed"] == 1
+    assert read_run(folder).info.seed == 1
     assert not read_run(folder).metrics["train_loss"].equals(before.metrics["train_loss"])
 
 
@@ -321,10 +320,10 @@ def test_a_session_of_the_real_photos(flowers_folder, weights_folder, tmp_path, 
     arguments = ["--set", "epochs=1", "--set", "image_size=48", "--runs", str(tmp_path)]
     assert main(["run", "resnet18-bs32", *arguments]) == 0
     run = read_run(tmp_path / "flowers" / "resnet18-bs32")
-    assert (run.info["split"]["train"], run.info["split"]["validation"]) == (2278, 570)
-    assert run.info["dataset"]["fingerprint"] == paper_fingerprint()
+    assert (run.info.split.train, run.info.split.validation) == (2278, 570)
+    assert run.info.dataset.fingerprint == paper_fingerprint()
     assert run.classes == ["daisy", "dandelion", "rose", "sunflower", "tulip"]
-    assert list(run.info["dataset"]["classes"].values()) == [588, 556, 583, 536, 585]
-    assert run.info["weights"]["source"] in ("file", "imagenet")
+    assert list(run.info.dataset.classes.values()) == [588, 556, 583, 536, 585]
+    assert run.info.weights.source in ("file", "imagenet")
     # better than guessing the largest class, which is right for one photo in five
     assert run.metrics["val_acc"].iloc[-1] > 0.3

@@ -1,0 +1,1 @@
+"""The photos: listed, decoded, split, checked."""

@@ -1,0 +1,113 @@
+"""What is wrong with a folder of photos. Nothing is changed: a person decides what to do about it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowerlib.data.download import ManifestRow, read_manifest
+from flowerlib.data.photos import FLOWERS, Difference, PhotoFile, compare, inspect, list_files, locate
+
+UNREADABLE = "unreadable"
+NO_PHOTO = "no photo"
+TWO_LABELS = "the same bytes under two labels"
+TWICE = "the same bytes twice in a class"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: its kind (a constant of this module), the relative paths it concerns, and the reason."""
+
+    kind: str
+    files: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Readable photos per class, every problem, and the difference from the manifest if one was given."""
+
+    root: Path
+    counts: dict[str, int]
+    problems: tuple[Problem, ...]
+    difference: Difference | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a run would take these photos."""
+        return (
+            len(self.counts) >= 2
+            and all(self.counts.values())
+            and all(problem.kind != UNREADABLE for problem in self.problems)
+            and (self.difference is None or self.difference.same > 0)
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{self.root}: {sum(self.counts.values()):,} readable photos in {len(self.counts)} classes"
+        width = max(map(len, self.counts), default=0)
+        yield from (f"  {name:{width}}  {count:6,}" for name, count in self.counts.items())
+        if self.difference:
+            yield f"{self.difference}."
+        for kind, number in Counter(problem.kind for problem in self.problems).items():
+            yield f"{kind.capitalize()}: {number:,}"
+            for problem in self.problems:
+                if problem.kind == kind:
+                    yield f"  {' = '.join(problem.files)} ({problem.reason})"
+        if not self.problems:
+            yield "No problems."
+        if not self.usable:
+            yield (
+                "A run would refuse these photos: it needs two classes or more, photos in each, every one of "
+                "them readable, and for 'flowers' some of the paper's."
+            )
+
+
+def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
+    """Look at every file of a folder of class folders, and compare the photos with ``manifest`` if given.
+
+    Raises:
+        UserError: ``root`` is missing, empty or no folder.
+    """
+    listing = list_files(root)
+    files = inspect(root, listing.photos, decoded=lambda pixels: None)
+    readable = [file for file in files if not file.problem]
+    counts = Counter(_label(file) for file in readable)
+    problems = (
+        *(Problem(UNREADABLE, (file.path,), file.problem) for file in files if file.problem),
+        *(Problem(NO_PHOTO, (path,), reason) for path, reason in listing.others.items()),
+        *sorted(_repetitions(readable), key=lambda problem: (problem.kind, problem.files)),
+    )
+    difference = None if manifest is None else compare(files, manifest)
+    return Audit(root, {name: counts[name] for name in listing.classes}, problems, difference)
+
+
+def report(source: str) -> int:
+    """Print the audit of a data source; return the exit status: 0 if a run would take the photos, else 1.
+
+    Raises:
+        UserError: the photos can't be found or fetched.
+    """
+    name, root = locate(source)
+    result = audit(root, read_manifest() if name == FLOWERS else None)
+    print(result)
+    return 0 if result.usable else 1
+
+
+def _repetitions(files: Iterable[PhotoFile]) -> Iterator[Problem]:
+    copies = defaultdict(list)
+    for file in files:
+        copies[file.sha256].append(file)
+    for same in copies.values():
+        if len(same) > 1:
+            labels = sorted({_label(file) for file in same})
+            kind = TWO_LABELS if len(labels) > 1 else TWICE
+            yield Problem(kind, tuple(file.path for file in same), " and ".join(labels))
+
+
+def _label(file: PhotoFile) -> str:
+    return file.path.split("/")[0]

@@ -1,0 +1,399 @@
+"""The photos: where they come from, which files belong to them, and how they are split."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from flowerlib.data.cache import PixelCache, find_cache, new_cache
+from flowerlib.data.download import ManifestRow, fetch_flowers, read_manifest
+from flowerlib.data.threads import in_threads
+from flowerlib.errors import UserError, brief
+from flowerlib.files import DATA, is_text, user_path
+from flowerlib.progress import progress_bar
+
+FLOWERS, SYNTHETIC = "flowers", "synthetic"
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
+# what the suffixes stand for; among Pillow's many others is one that runs a program, Ghostscript, on what it reads
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+MAX_PIXELS = 89_478_485  # of a photo, where Pillow begins to suspect a decompression bomb: 268 MB decoded
+MAX_BYTES = 4 * MAX_PIXELS  # of a file: more than that many pixels take without compression
+TRAINING_SHARE = 0.8  # section 3: int(.8 · 2,848) = 2,278 photos
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoSet:
+    """Readable photos in class folders.
+
+    Attributes:
+        name: 'flowers', 'synthetic', or the folder's name.
+        root: the folder that holds the class folders; absolute.
+        classes: names in alphabetical order; a label is an index into them.
+        paths: of the n photos, relative to root and sorted, such as 'daisy/x.jpg'.
+        labels: int64, shape (n,).
+        fingerprint: SHA-256 in hex over every path and its file's bytes.
+        pixels: the decoded photos.
+        skipped: paths that were left out because they can't be read, each with the reason.
+    """
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    fingerprint: str
+    pixels: PixelCache
+    skipped: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> np.ndarray:
+        """Return the pixels of photo ``index``, upright and of its original size: uint8 (height, width, 3).
+
+        Raises:
+            UserError: they are no longer in the cache.
+        """
+        try:
+            return self.pixels.read(index)
+        except (OSError, ValueError) as error:  # no file, or a shorter one
+            raise UserError(
+                f"The decoded pixels of {self.paths[index]} can't be read from {self.pixels.file} any more "
+                f"({brief(error)}). Run the same command again: it decodes the photos anew."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into a `PhotoSet`: int64, shapes (int(.8 n),) and (the rest,); and what identifies them."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder of class folders, all relative to it and sorted.
+
+    Attributes:
+        classes: names of the class folders.
+        photos: files in class folders that are photos by their suffix.
+        others: every other file, and folders within class folders, each with the reason why it isn't used.
+    """
+
+    classes: tuple[str, ...]
+    photos: tuple[str, ...]
+    others: dict[str, str]
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """What one read of a file told: SHA-256 in hex ('' if it can't be read), and why it is no photo."""
+
+    path: str
+    sha256: str
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a folder's photos differ from the manifest: counts of paths."""
+
+    same: int
+    missing: int
+    changed: int
+    extra: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.same:,} photos as in the paper's data set, {self.missing:,} missing, "
+            f"{self.changed:,} changed, {self.extra:,} extra"
+        )
+
+
+def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
+    """Find the photos, fetching or generating them if need be, and decode every one, once and for all.
+
+    Args:
+        source: 'flowers', 'synthetic', or a folder of class folders.
+        skip_bad: leave out photos that can't be read instead of refusing them. To find them, every file is decoded
+            each time.
+
+    Raises:
+        UserError: no such folder, fewer than two classes, a class without photos, unreadable photos, or for
+            'flowers' a folder with none of the paper's photos.
+    """
+    name, root = locate(source)
+    listing = list_files(root)
+    skipped = _unreadable(inspect(root, listing.photos, decoded=_drop)) if skip_bad else {}
+    if skipped:
+        listing = replace(listing, photos=tuple(path for path in listing.photos if path not in skipped))
+        print(f"{len(skipped):,} photos that can't be read are left out: {_listed(skipped)}")
+    _refuse_too_few(root, listing, skipped)
+    files = inspect(root, listing.photos, decoded=None)
+    _refuse_unreadable(root, files)
+    if name == FLOWERS:
+        _compare_with_paper(root, files)
+    labels = [listing.classes.index(path.split("/")[0]) for path in listing.photos]
+    fingerprint = _fingerprint(part for file in files for part in (file.path, file.sha256))
+    pixels = find_cache(fingerprint) or _decode_all(root, files, fingerprint)
+    return PhotoSet(
+        name, root, listing.classes, listing.photos, np.array(labels, np.int64), fingerprint, pixels, skipped
+    )
+
+
+def paper_fingerprint() -> str:
+    """The fingerprint of the paper's photos, all of them and no others, by the manifest."""
+    rows = sorted(read_manifest(), key=lambda row: row.path)
+    return _fingerprint(part for row in rows for part in (row.path, row.sha256))
+
+
+def split(photos: PhotoSet, seed: int) -> Split:
+    """Draw int(.8 n) photos for training and leave the rest for validation.
+
+    The permutation of the sorted paths is the same on every machine: numpy has frozen RandomState's streams
+    (NEP 19).
+    """
+    order = np.random.RandomState(seed).permutation(len(photos)).astype(np.int64)
+    train, validation = np.split(order, [int(TRAINING_SHARE * len(photos))])
+    sides = (*(photos.paths[i] for i in train), "", *(photos.paths[i] for i in validation))
+    return Split(train, validation, _fingerprint(sides))
+
+
+def locate(source: str) -> tuple[str, Path]:
+    """Return a source's name and absolute folder; 'flowers' are fetched and 'synthetic' generated if need be.
+
+    Only these two words, and the project's own folders for them, mean our data: another folder that happens
+    to be called so is named 'own-flowers' or 'own-synthetic', so that no report takes it for ours.
+    """
+    if source == FLOWERS:
+        return FLOWERS, _flowers_folder()
+    if source == SYNTHETIC:
+        return SYNTHETIC, _synthetic_folder()
+    folder = user_path(source)
+    mistakable = folder.name in (FLOWERS, SYNTHETIC) and folder.parent != DATA.resolve()
+    return f"own-{folder.name}" if mistakable else folder.name, folder
+
+
+def list_files(root: Path) -> Listing:
+    """Sort a folder's files into photos and others.
+
+    Photos lie directly in a class folder. Folders within are left out rather than searched: else a folder of
+    'train' and 'val' would pass for a data set with these two classes.
+
+    Raises:
+        UserError: ``root`` is missing, empty or no folder, it can't be listed, or a name in it is no text.
+    """
+    classes, photos, others = [], [], {}
+    try:
+        for entry in root.iterdir():
+            if entry.name.startswith("."):
+                others[entry.name] = "hidden"
+            elif not entry.is_dir():
+                others[entry.name] = "in no class folder"
+            else:
+                classes.append(entry.name)
+                for file in entry.iterdir():
+                    path = f"{entry.name}/{file.name}"
+                    if reason := _why_no_photo(file):
+                        others[path] = reason
+                    else:
+                        photos.append(path)
+    except OSError as error:
+        raise UserError(
+            f"The photos' folder {root} can't be read ({brief(error)}). A data source is 'flowers', "
+            "'synthetic' or a folder of class folders; FLOWERLIB_DATA, where set, is the folder of "
+            "'flowers'."
+        ) from error
+    if not (classes or others):
+        raise UserError(f"The photos' folder {root} is empty. Put a folder of photos into it for each class.")
+    if odd := [name for name in (root.name, *classes, *photos) if not is_text(name)]:
+        raise UserError(
+            f"In {root} rename {', '.join(map(ascii, odd))}: names with control characters, or in another encoding "
+            "than UTF-8, can't be written to a run's tables."
+        )
+    return Listing(tuple(sorted(classes)), tuple(sorted(photos)), dict(sorted(others.items())))
+
+
+def inspect(
+    root: Path, paths: Sequence[str], decoded: Callable[[np.ndarray], object] | None
+) -> tuple[PhotoFile, ...]:
+    """Read each file once, in threads, to hash it and to decode it in full.
+
+    Args:
+        root: the folder.
+        paths: of the files, relative to it.
+        decoded: is given the pixels of each readable photo, in order; None: the files are hashed only.
+    """
+
+    def look(path: str) -> tuple[PhotoFile, np.ndarray | None]:
+        sha256, pixels = "", None
+        try:
+            if (size := (root / path).stat().st_size) > MAX_BYTES:
+                raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
+            data = (root / path).read_bytes()
+            sha256 = hashlib.sha256(data).hexdigest()
+            if decoded:
+                pixels = np.asarray(decode(data))
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+            return PhotoFile(path, sha256, _problem(error)), None
+        return PhotoFile(path, sha256, None), pixels
+
+    files = []
+    description = "Decoding photos" if decoded else "Reading photos"
+    looks = in_threads(look, paths)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of odd metadata in photos that it reads all the same
+        for file, pixels in progress_bar(looks, desc=description, total=len(paths), unit="photo"):
+            files.append(file)
+            if pixels is not None:
+                decoded(pixels)
+    return tuple(files)
+
+
+def compare(files: Iterable[PhotoFile], manifest: Iterable[ManifestRow]) -> Difference:
+    """Compare photos with the manifest, path by path."""
+    ours = {file.path: file.sha256 for file in files}
+    theirs = {row.path: row.sha256 for row in manifest}
+    common = ours.keys() & theirs.keys()
+    same = sum(ours[path] == theirs[path] for path in common)
+    return Difference(same, len(theirs) - len(common), len(common) - same, len(ours) - len(common))
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode a photo in full, turned upright by its EXIF orientation, as RGB.
+
+    An animation gives its first frame. Alpha is dropped.
+
+    Raises:
+        ValueError: more than 8 bits a channel, which Pillow would clip to white without a word; or so many pixels
+            that it must be a decompression bomb.
+        Exception: whatever Pillow raises on a file that it can't decode.
+    """
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} × {image.height} pixels, more than {MAX_PIXELS:,}: make it smaller")
+    if image.mode[0] in "IF":
+        raise ValueError("more than 8 bits a channel: convert it to 8 bits")
+    ImageOps.exif_transpose(image, in_place=True)
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns about a palette's transparency
+    return image.convert("RGB")
+
+
+def _decode_all(root: Path, files: Sequence[PhotoFile], fingerprint: str) -> PixelCache:
+    """Decode the photos into a new cache, unless another process has done so meanwhile."""
+    with new_cache(fingerprint) as writer:
+        if writer is not None:
+            decoded = inspect(root, [file.path for file in files], decoded=writer.append)
+            _refuse_unreadable(root, decoded)
+            changed = [now.path for before, now in zip(files, decoded, strict=True) if now.sha256 != before.sha256]
+            if changed:
+                raise UserError(
+                    f"In {root} photos changed while they were read: {', '.join(changed)}. Run the same command "
+                    "again when they no longer change."
+                )
+    return find_cache(fingerprint)
+
+
+def _drop(pixels: np.ndarray) -> None:
+    """Decoding was all that was wanted."""
+
+
+def _flowers_folder() -> Path:
+    if folder := os.environ.get("FLOWERLIB_DATA"):
+        return user_path(folder)
+    folder = DATA / FLOWERS
+    if not folder.is_dir():
+        fetch_flowers(folder)
+    return folder
+
+
+def _synthetic_folder() -> Path:
+    from flowerlib.data.synthetic import write_synthetic  # the generator is needed once
+
+    folder = DATA / SYNTHETIC
+    if not folder.is_dir():
+        write_synthetic(folder)
+    return folder
+
+
+def _why_no_photo(file: Path) -> str | None:
+    if file.name.startswith("."):
+        return "hidden"
+    if file.is_dir():
+        return "a folder within a class folder"
+    if not file.is_file() and file.exists():
+        return "no file but a pipe or a device"  # to read it might never end
+    if file.suffix.lower() not in SUFFIXES:
+        return "not a photo's suffix"
+    return None
+
+
+def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> None:
+    if len(listing.classes) < 2:
+        found = f"only the class folder '{listing.classes[0]}'" if listing.classes else "no class folder"
+        raise UserError(
+            f"{root} holds {found}, and a classifier needs at least two classes. Give the folder that holds "
+            "a folder of photos for each class."
+        )
+    if reserved := {"photo", "label"} & set(listing.classes):
+        raise UserError(
+            f"In {root} rename the class folder '{min(reserved)}': predictions.csv has a column of that name."
+        )
+    filled = {path.split("/")[0] for path in listing.photos}
+    if empty := [name for name in listing.classes if name not in filled]:
+        kind = "readable photos" if skipped else "photos"
+        raise UserError(
+            f"In {root} these class folders hold no {kind}: {', '.join(empty)}. Put photos "
+            f"({', '.join(sorted(SUFFIXES))}) directly into them, or remove them."
+        )
+
+
+def _refuse_unreadable(root: Path, files: Sequence[PhotoFile]) -> None:
+    if bad := _unreadable(files):
+        raise UserError(
+            f"In {root} {len(bad):,} of {len(files):,} photos can't be read: {_listed(bad)}. "
+            "Replace them, take them out of the folder, or leave them out of this run with --set skip_bad=true."
+        )
+
+
+def _unreadable(files: Iterable[PhotoFile]) -> dict[str, str]:
+    return {file.path: file.problem for file in files if file.problem}
+
+
+def _listed(bad: dict[str, str]) -> str:
+    return ", ".join(f"{path} ({problem})" for path, problem in bad.items())
+
+
+def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:
+    difference = compare(files, manifest := read_manifest())
+    if not difference.same:
+        raise UserError(
+            f"{root} holds none of the paper's {len(manifest):,} photos, which 'flowers' stands for. For "
+            "photos of your own take --data FOLDER and leave FLOWERLIB_DATA unset."
+        )
+    if difference.same < max(len(manifest), len(files)):
+        print(f"{root} is not exactly the paper's data set: {difference}.")
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # Pillow names a buffer in memory
+        return f"not an image in any format that is read here: {', '.join(FORMATS)}"
+    return brief(error)
+
+
+def _fingerprint(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(os.fsencode(part) + b"\0")  # no path holds a zero byte
+    return digest.hexdigest()

@@ -1,0 +1,123 @@
+"""How the report is made: from the finished sessions, through report.ipynb, to the PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from flowerlib.data.duplicates import PAIRS, read_pairs
+from flowerlib.errors import UserError, brief
+from flowerlib.experiment import base_name, load_yaml, read_experiments
+from flowerlib.files import NOTEBOOKS, REPORT, make_folder
+from flowerlib.notebooks import execute_notebook
+from flowerlib.report.descriptions import notice
+from flowerlib.report.display import TitlePage
+from flowerlib.report.pdf import build_report
+from flowerlib.runs import Run, Session, group_seeds, is_finished, read_info, read_runs
+
+REPORT_NOTEBOOK = NOTEBOOKS / "report.ipynb"
+
+
+def make_report(runs: Path, out: Path, engine: str, gallery: bool = True) -> Path:
+    """Execute report.ipynb on the runs and print it.
+
+    Args:
+        runs: a folder of sessions, or a folder of data sets of which one has sessions.
+        out: gets report.pdf, report.tex, report.ipynb (executed), figures/ and tables/.
+        engine: ``auto``, ``tex`` or ``typst``.
+        gallery: show photos, where they are at hand.
+
+    Returns:
+        Path of report.pdf.
+
+    Raises:
+        UserError: there are no finished sessions, or the notebook or the PDF fails.
+    """
+    folder = find_sessions(runs)
+    executed = make_folder(out) / "report.ipynb"
+    execute_notebook(REPORT_NOTEBOOK, executed, {"runs": str(folder), "gallery": gallery}, log=out / "report.log")
+    return build_report(executed, out, engine)
+
+
+def find_sessions(runs: Path) -> Path:
+    """The folder of sessions meant by ``runs``: itself, or the one data set in it that has finished sessions.
+
+    Where there are several, it is ``flowers``; what is taken and what is left out is printed.
+    """
+    paths = list(runs.glob("[!.]*/run.json")) or list(runs.glob("*/[!.]*/run.json"))
+    found = {path.parent: info for path in paths if (info := read_info(path.parent))}
+    folders = sorted({folder.parent for folder, info in found.items() if info.finished})
+    chosen = [folder for folder in folders if folder.name == "flowers"] if len(folders) > 1 else folders
+    if not chosen:
+        several = f"Choose one with --runs: {', '.join(map(str, folders))}."
+        none = f"There is no finished session in {runs}. Run them first: python -m flowerlib run"
+        raise UserError(several if folders else none)
+    print(f"report of {chosen[0]}")
+    for folder in folders:
+        if folder != chosen[0]:
+            print(f"not in it, another data set: {folder}; choose it with --runs")
+    for folder, info in found.items():
+        if folder.parent == chosen[0] and not info.finished:
+            print(f"not in it, not finished: {folder.name}")
+    return chosen[0]
+
+
+def load_sessions(folder: Path) -> list[Session]:
+    """The finished sessions of a folder, those of experiments.yaml first, in its order; seeds put together.
+
+    Raises:
+        UserError: there are none, or they were not run on the same photos and split: they can't be compared.
+    """
+    runs = read_runs(Path(folder), order=_names(NOTEBOOKS / "experiments.yaml"))
+    _refuse_mixed(folder, runs)
+    return group_seeds(runs)
+
+
+def load_ablations(folder: Path) -> list[Session]:
+    """The finished sessions of ablations.yaml, in its order; none if they, or the first of them, were not run.
+
+    Raises:
+        UserError: they were not run on the same photos and split.
+    """
+    folder = Path(folder) / "ablations"
+    if not any(is_finished(path.parent) for path in folder.glob("[!.]*/run.json")):
+        return []
+    order = _names(NOTEBOOKS / "ablations.yaml")
+    runs = read_runs(folder, order)
+    _refuse_mixed(folder, runs)
+    base, *_ = sessions = group_seeds(runs)
+    return sessions if base_name(base.name, base.seeds[0]) == order[0] else []
+
+
+def _names(experiments: Path) -> list[str]:
+    """The names of the sessions in a file, without seeds."""
+    return list(dict.fromkeys(base_name(name, each.seed) for name, each in read_experiments(experiments).items()))
+
+
+def _refuse_mixed(folder: Path, runs: Sequence[Run]) -> None:
+    first = runs[0].info
+    for run in runs[1:]:
+        same_photos = run.info.dataset.fingerprint == first.dataset.fingerprint
+        if not (same_photos and run.info.split.fingerprint == first.split.fingerprint):
+            raise UserError(
+                f"The sessions {runs[0].name} and {run.name} in {folder} have different photos or another split. Run "
+                "one of them again with --force, or report them from different folders."
+            )
+
+
+def load_pairs(folder: Path) -> pd.DataFrame | None:
+    """The near-duplicates among the photos, or None if they were never looked for."""
+    path = Path(folder) / PAIRS
+    return read_pairs(path) if path.exists() else None
+
+
+def title_page(sessions: Sequence[Session], path: Path = REPORT / "title.yaml") -> TitlePage:
+    """Title and authors from the student's file, and a notice where data or weights are not the paper's."""
+    try:
+        page = load_yaml(path.read_text(encoding="utf-8"))
+        title, authors, date = str(page["title"]), [str(name) for name in page["authors"]], str(page["date"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} must give title, authors (a list) and date: {brief(repr(error))}.") from error
+    return TitlePage(title, authors, date, notice(sessions))

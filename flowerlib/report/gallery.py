@@ -1,0 +1,180 @@
+"""Single photos for the report: mistakes and close calls, near-duplicates, and where a network looks.
+
+A report can be made where photos and checkpoints are not: ask `why_no_gallery` and `why_no_heatmaps` first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from flowerlib.data.duplicates import IDENTICAL
+from flowerlib.data.photos import FLOWERS, SYNTHETIC, PhotoSet, load_photos
+from flowerlib.errors import UserError
+from flowerlib.figures import SMALL, WIDTH, contact_sheet, in_lines
+from flowerlib.files import DATA
+from flowerlib.runs import Run
+from flowerlib.training.predict import clean_views, heat_maps, last_map, load_network
+
+LINE = 0.13  # inches: a line of a title
+
+
+def find_photos(run: Run) -> PhotoSet | None:
+    """The photos that a run names, if they are on this machine; nothing is fetched or drawn."""
+    source = run.info.settings.data
+    named = source == FLOWERS and os.environ.get("FLOWERLIB_DATA")
+    if source in (FLOWERS, SYNTHETIC) and not named and not (DATA / source).is_dir():
+        return None
+    try:
+        return load_photos(source, run.info.settings.skip_bad)
+    except UserError:
+        return None
+
+
+def why_no_gallery(run: Run, photos: PhotoSet | None) -> str | None:
+    """Why a run's photos can't be shown, as a sentence; None if they can.
+
+    Args:
+        run: the run.
+        photos: what `find_photos` found.
+    """
+    name = run.info.dataset.name
+    if photos is None:
+        return f"The photos of the data set {name} are not on this machine."
+    if photos.fingerprint != run.info.dataset.fingerprint:
+        return f"The photos in {photos.root} are not those that {run.name} was run on."
+    return None
+
+
+def why_no_heatmaps(run: Run, photos: PhotoSet | None) -> str | None:
+    """Why it can't be shown where a run's network looks, as a sentence; None if it can."""
+    try:
+        if reason := why_no_gallery(run, photos):
+            return reason
+        if last_map(load_network(run)) is None:
+            return f"Heat maps are made for ResNets only, and {run.info.settings.model} is none."
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def gallery_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame, columns: int = 5) -> Figure:
+    """Photos as the network saw them in clean validation, each under its label, prediction and probability.
+
+    Args:
+        run: whose predictions they are.
+        photos: its photos.
+        rows: of `flowerlib.report.statistics.confident_mistakes` or `unsure_hits`.
+        columns: photos side by side.
+    """
+    if rows.empty:
+        return _nothing()
+    titles = _titles(rows, WIDTH / columns)
+    figure = contact_sheet(_views(run, photos, rows), titles, columns)
+    figure.set_layout_engine("constrained")
+    lines = -(-len(rows) // columns) * _most_lines(titles)
+    figure.set_size_inches(WIDTH, -(-len(rows) // columns) * WIDTH / columns + lines * LINE)
+    return figure
+
+
+def pairs_figure(run: Run, photos: PhotoSet, pairs: pd.DataFrame, columns: int = 3) -> Figure:
+    """Near-duplicates side by side, whole, each under its class folder and side of the split.
+
+    Args:
+        run: tells the validation photos from the training photos.
+        photos: its photos.
+        pairs: of `flowerlib.data.duplicates.find_pairs`.
+        columns: pairs side by side.
+    """
+    if pairs.empty:
+        return _nothing()
+    validation = set(run.predictions["photo"])
+    width = WIDTH / columns / 2
+    titles = [
+        [
+            f"{in_lines(path.split('/')[0], width)}\n{'validation' if path in validation else 'training'}"
+            for path in pair
+        ]
+        for pair in pairs[["first", "second"]].itertuples(index=False)
+    ]
+    rows = -(-len(pairs) // columns)
+    lines = 1 + max(map(_most_lines, titles))
+    figure = plt.figure(figsize=(WIDTH, rows * (width + lines * LINE)), layout="constrained")
+    parts = figure.subfigures(rows, columns, squeeze=False).flat
+    for part, pair, said in zip(parts, pairs.itertuples(), titles, strict=False):
+        part.suptitle("identical" if pair.kind == IDENTICAL else f"distance {pair.distance:.2f}", fontsize=SMALL)
+        for ax, path, title in zip(part.subplots(ncols=2), (pair.first, pair.second), said, strict=True):
+            _show(ax, photos.read(photos.paths.index(path)), title)
+    return figure
+
+
+def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
+    """Photos, and under each what of it speaks for the predicted class: bright, the strongest half outlined.
+
+    Grad-CAM (see `heat_maps`) on the network of last.pt, which predictions.csv is of.
+
+    Args:
+        run: whose network it is.
+        photos: its photos.
+        rows: a handful of `flowerlib.report.statistics.confident_mistakes` or `unsure_hits`.
+
+    Raises:
+        UserError: the checkpoint can't be used, or the network is no ResNet (see `why_no_heatmaps`).
+    """
+    network = load_network(run)
+    layer = last_map(network)
+    if layer is None:
+        raise UserError(why_no_heatmaps(run, photos))
+    if rows.empty:
+        return _nothing()
+    views = _views(run, photos, rows)
+    predicted = [run.classes.index(name) for name in rows["predicted"]]
+    maps = heat_maps(network, layer, views, predicted)
+
+    side = WIDTH / max(len(rows), 4)
+    titles = _titles(rows, side)
+    size = side * len(rows), 2 * side + _most_lines(titles) * LINE
+    figure, axes = plt.subplots(2, len(rows), squeeze=False, figsize=size, layout="constrained")
+    for view, heat, title, (above, below) in zip(views, maps, titles, axes.T, strict=True):
+        _show(above, view, title)
+        _show(below, (view * (0.25 + 0.75 * heat[..., None])).astype(np.uint8), "")
+        if heat.any():
+            outline = below.contour(heat, levels=[0.5], colors="white", linewidths=1)
+            outline.set_path_effects([withStroke(linewidth=2, foreground="black")])
+    return figure
+
+
+def _views(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> np.ndarray:
+    return clean_views(photos, rows["photo"], run.info.settings.image_size)
+
+
+def _titles(rows: pd.DataFrame, width: float) -> list[str]:
+    """``label → predicted, probability`` for pictures of ``width`` inches."""
+    return [
+        f"{in_lines(f'{row.label} →', width)}\n{in_lines(f'{row.predicted}, {row.confidence:.2f}', width)}"
+        for row in rows.itertuples(index=False)
+    ]
+
+
+def _most_lines(titles: Sequence[str]) -> int:
+    return max(title.count("\n") + 1 for title in titles)
+
+
+def _show(ax: Axes, picture: np.ndarray, title: str) -> None:
+    ax.imshow(picture)
+    ax.set_anchor("N")  # titles of one height, also above pictures of different heights
+    ax.set_title(title, fontsize=SMALL)
+    ax.set_axis_off()
+
+
+def _nothing() -> Figure:
+    figure = plt.figure(figsize=(WIDTH, 0.4))
+    figure.text(0.5, 0.5, "none", ha="center", va="center", style="italic")
+    return figure

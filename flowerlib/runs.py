@@ -1,0 +1,454 @@
+"""A run's folder: the files that training writes and everything after it reads. Reading them needs no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flowerlib.errors import UserError, brief
+from flowerlib.experiment import IMAGENET_MEAN, IMAGENET_STD, Experiment, Text, base_name
+from flowerlib.files import write_text
+
+LAST, BEFORE, BEST = "last.pt", "last.before.pt", "best.pt"  # see flowerlib.training.checkpoint
+
+# metrics.csv keeps whatever a float32 loss can be
+Loss = Annotated[float, Field(ge=0, le=float(np.finfo(np.float32).max))]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class EpochMetrics(_Record):
+    """One row of metrics.csv.
+
+    Attributes:
+        epoch: from 0.
+        learning_rate: in this epoch.
+        train_loss, train_acc: on the augmented training photos, while the weights change.
+        val_loss, val_acc: on the validation photos, clean (centre crop).
+        val_aug_loss, val_aug_acc: on the validation photos, augmented as in training: the paper's protocol.
+        train_seconds: wall time of the training pass.
+        val_seconds: wall time of both validation passes.
+
+    Losses are mean cross-entropies in nats; accuracies are fractions.
+    """
+
+    epoch: int = Field(ge=0)
+    learning_rate: Seconds
+    train_loss: Loss
+    train_acc: Fraction
+    val_loss: Loss
+    val_acc: Fraction
+    val_aug_loss: Loss
+    val_aug_acc: Fraction
+    train_seconds: Seconds
+    val_seconds: Seconds
+
+
+METRICS_COLUMNS = tuple(EpochMetrics.model_fields)
+
+
+# ---- run.json: what the session was given, and where it was computed
+
+
+class Device(_Record):
+    """What computed: ``cpu``, ``cuda`` or ``mps``, its name, the number of CPU threads, the operating system."""
+
+    type: Text
+    name: Text
+    threads: int
+    system: Text = "unknown"
+
+
+class Computed(_Record):
+    """Where epochs were computed: device, versions of Python and packages, git commit (None: not in a checkout)."""
+
+    device: Device
+    versions: dict[Text, Text]
+    commit: Text | None
+
+
+class EarlierEpochs(Computed):
+    """Where the epochs before a resume were computed, and how many epochs were done by then."""
+
+    epochs: int
+
+
+class DatasetInfo(_Record):
+    """The photos: name of the data set, photos per class, fingerprint, and the unreadable ones that were left out."""
+
+    name: Text
+    photos: int
+    classes: dict[Text, int]
+    fingerprint: Text
+    skipped: dict[str, str] = {}
+
+
+class SplitInfo(_Record):
+    """Photos on either side of the split, and the split's fingerprint."""
+
+    train: int
+    validation: int
+    fingerprint: Text
+
+
+class WeightsInfo(_Record):
+    """Initial weights: where they come from, and what they were trained on, if that is known."""
+
+    source: Literal["imagenet", "file", "none"]
+    file: Text | None
+    sha256: Text | None
+    trained_on: Text | None = None
+
+
+class ModelInfo(_Record):
+    """Size of the network: parameters, those that are trained, and multiply-adds for one picture."""
+
+    parameters: int
+    trained: int
+    multiply_adds: int
+
+
+class InputInfo(_Record):
+    """Mean and standard deviation, per channel, by which the network's input is standardized."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+class CalibrationInfo(_Record):
+    """The temperature that calibrates best.pt's probabilities."""
+
+    temperature: float = Field(gt=0)
+
+
+class HeldOutInfo(_Record):
+    """best.pt on photos that nothing was chosen by: how many, how many right, mean cross-entropy in nats."""
+
+    photos: int
+    correct: int
+    loss: Loss
+
+
+class RunInfo(Computed):
+    """run.json. Format 1 has none of the fields from ``model`` on; ``input`` was ImageNet's then.
+
+    Attributes:
+        finished: whether the last epoch is done and everything is written.
+        settings: the session's.
+        seed: the one in the settings.
+        dataset, split, weights: what decides the result, besides the settings.
+        precision: dtype of the forward and backward pass, ``float32`` or ``bfloat16``.
+        earlier: where the epochs before resumes were computed, if not where the last ones were.
+        model, input: of the network.
+        draws: version of the random draws.
+        peak_memory: of the session's process, in MB.
+        calibration: of best.pt.
+        test: best.pt on the test photos, where some were set aside.
+        fold: which part of the photos validates, in cross-validation.
+    """
+
+    format: Literal[1, 2] = 1
+    finished: bool
+    settings: Experiment
+    seed: int
+    dataset: DatasetInfo
+    split: SplitInfo
+    weights: WeightsInfo
+    precision: Text
+    earlier: tuple[EarlierEpochs, ...] = ()
+    model: ModelInfo | None = None
+    input: InputInfo = InputInfo()
+    draws: int = 1
+    peak_memory: float | None = None
+    calibration: CalibrationInfo | None = None
+    test: HeldOutInfo | None = None
+    fold: int | None = None
+
+    @property
+    def computed(self) -> Computed:
+        """Where the latest epochs were computed."""
+        return Computed(device=self.device, versions=self.versions, commit=self.commit)
+
+
+def inputs(info: RunInfo) -> dict[str, Any]:
+    """What decides a run's results, as flat values: settings, and the fingerprints of data, split and weights."""
+    # how often the last network is evaluated again changes nothing else
+    settings = info.settings.model_dump(exclude={"repeats"})
+    return settings | {
+        "data's fingerprint": info.dataset.fingerprint,
+        "split's fingerprint": info.split.fingerprint,
+        "weights' sha256": info.weights.sha256,
+    }
+
+
+def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Name the values that differ, ``epochs: 20 then, 2 now``; empty where none does."""
+    return "; ".join(
+        f"{brief(key)}: {brief(before.get(key))} then, {brief(now.get(key))} now"
+        for key in {**now, **before}
+        if before.get(key) != now.get(key)
+    )
+
+
+# ---- a run and a session
+
+
+@dataclass(frozen=True)
+class Run:
+    """The tables of one session, as read from its folder.
+
+    Attributes:
+        name: the session's name.
+        folder: where its files lie.
+        info: run.json.
+        metrics: a row an epoch, columns of `EpochMetrics`.
+        predictions: a row a validation photo: ``photo``, ``label``, and a probability for each class.
+        repeats: accuracies of the last epoch's network on the validation photos, augmented anew each time.
+    """
+
+    name: str
+    folder: Path
+    info: RunInfo
+    metrics: pd.DataFrame
+    predictions: pd.DataFrame
+    repeats: tuple[float, ...] = ()
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes, alphabetically: the order of the network's outputs."""
+        return list(self.predictions.columns[2:])
+
+    @property
+    def spread(self) -> None:
+        """Of one run there is none; see `Session`."""
+        return None
+
+
+@dataclass(frozen=True)
+class Session:
+    """Runs that differ in nothing but the seed; one, if a session was run once.
+
+    Attributes:
+        name: the session's name, without a seed where there are several.
+        runs: in the order of their seeds.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def info(self) -> RunInfo:
+        """run.json of the first run."""
+        return self.runs[0].info
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes, alphabetically."""
+        return self.runs[0].classes
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each run."""
+        return [run.info.settings.seed for run in self.runs]
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """A row an epoch: means over the seeds."""
+        if len(self.runs) == 1:
+            return self.runs[0].metrics
+        return self._all_metrics().mean().reset_index()
+
+    @property
+    def spread(self) -> pd.DataFrame | None:
+        """A row an epoch: standard deviations over the seeds; None of one seed."""
+        return self._all_metrics().std().reset_index() if len(self.runs) > 1 else None
+
+    def over_seeds(self, value: Callable[[pd.DataFrame], float]) -> pd.Series:
+        """A number of each run's metrics, by seed."""
+        return pd.Series([value(run.metrics) for run in self.runs], index=self.seeds, dtype=float)
+
+    def last(self, column: str) -> pd.Series:
+        """A column's value after the last epoch of each run, by seed."""
+        return self.over_seeds(lambda metrics: metrics[column].iloc[-1])
+
+    def _all_metrics(self):
+        return pd.concat([run.metrics for run in self.runs]).groupby("epoch")
+
+
+def group_seeds(runs: Sequence[Run]) -> list[Session]:
+    """Put the seeds of a session together: runs of equal settings whose names differ in the seed alone.
+
+    A seed that is there twice, as ``slow`` and as ``slow-seed0``, counts once.
+    """
+    groups: dict[tuple[str, Experiment], dict[int, Run]] = {}
+    for run in runs:
+        seed = run.info.settings.seed
+        same_but_seed = run.info.settings.model_copy(update={"seed": 0})
+        groups.setdefault((base_name(run.name, seed), same_but_seed), {}).setdefault(seed, run)
+    sessions = []
+    for (name, _), group in groups.items():
+        runs = tuple(group[seed] for seed in sorted(group))
+        sessions.append(Session(name if len(runs) > 1 else runs[0].name, runs))
+    return sessions
+
+
+def write_metrics(path: Path, history: Sequence[EpochMetrics]) -> None:
+    """Write metrics.csv; floats keep all their digits, so that reading gives back the same numbers."""
+    frame = pd.DataFrame([dict(row) for row in history], columns=METRICS_COLUMNS)
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def write_predictions(
+    path: Path, photos: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> None:
+    """Write predictions.csv.
+
+    Args:
+        path: the file.
+        photos: n relative paths.
+        labels: (n,) class indices.
+        probabilities: (n, number of classes), rows summing to 1.
+        classes: class names.
+    """
+    frame = pd.DataFrame(probabilities, columns=list(classes))
+    frame.insert(0, "photo", list(photos))
+    frame.insert(1, "label", [classes[label] for label in labels])
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def write_repeats(path: Path, accuracies: Sequence[float]) -> None:
+    """Write repeats.csv: the last network's accuracies on the validation photos, augmented anew each time."""
+    frame = pd.DataFrame({"repeat": range(len(accuracies)), "val_aug_acc": accuracies})
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def read_run(folder: Path) -> Run:
+    """Read a session's folder.
+
+    Raises:
+        UserError: a file is missing, or is not what training writes for run.json's settings, classes and split.
+    """
+    info = read_info(folder)
+    if info is None:
+        raise UserError(f"There is no run in {folder}: run.json is missing. Run the session first.")
+    metrics = _read_metrics(folder / "metrics.csv", info.settings.epochs)
+    predictions = _read_predictions(folder / "predictions.csv", list(info.dataset.classes), info.split.validation)
+    return Run(folder.name, folder, info, metrics, predictions, _read_repeats(folder / "repeats.csv"))
+
+
+def _read_repeats(path: Path) -> tuple[float, ...]:
+    if not path.exists():  # a run of an earlier version
+        return ()
+    accuracies = _read_table(path, {"repeat": int, "val_aug_acc": float})["val_aug_acc"]
+    if not accuracies.between(0, 1).all():
+        raise _damaged(path, "its accuracies must be fractions")
+    return tuple(accuracies)
+
+
+def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:
+    """Read every finished session of ``folder``: those named in ``order``, without seeds, first, then by name.
+
+    Raises:
+        UserError: there is none.
+    """
+    folders = [path.parent for path in folder.glob("[!.]*/run.json")]
+    runs = [read_run(path) for path in folders if is_finished(path)]
+    if not runs:
+        raise UserError(f"There is no finished session in {folder}. Run them first: python -m flowerlib run")
+    place = {name: number for number, name in enumerate(order)}
+
+    def position(run: Run) -> tuple[int, int, str]:
+        seed = run.info.settings.seed
+        return place.get(base_name(run.name, seed), len(place)), seed, run.name
+
+    return sorted(runs, key=position)
+
+
+def read_info(folder: Path) -> RunInfo | None:
+    """Read run.json; None where there is none yet.
+
+    Raises:
+        UserError: it is damaged, or some of what is read from it is missing or not of its kind.
+    """
+    path = folder / "run.json"
+    try:
+        return RunInfo.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValidationError as error:
+        reason = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in error.errors()
+        )
+        raise _unreadable(path, reason) from error
+    except (OSError, UserError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, reason: object) -> UserError:
+    return UserError(f"{path} can't be read ({brief(reason)}). Remove the folder, or run again with --force.")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a finished run."""
+    info = read_info(folder)
+    return info is not None and info.finished
+
+
+def write_info(folder: Path, info: RunInfo) -> None:
+    """Write run.json."""
+    write_text(folder / "run.json", info.model_dump_json(indent=2) + "\n")
+
+
+def confusion_matrix(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Count the validation photos by label (rows) and most probable class (columns)."""
+    classes = list(predictions.columns[2:])
+    predicted = predictions[classes].idxmax(axis="columns")
+    return pd.crosstab(predictions["label"], predicted).reindex(index=classes, columns=classes, fill_value=0)
+
+
+def _read_metrics(path: Path, epochs: int) -> pd.DataFrame:
+    metrics = _read_table(path, {name: field.annotation for name, field in EpochMetrics.model_fields.items()})
+    if list(metrics["epoch"]) != list(range(epochs)):
+        raise _damaged(path, f"it must have a row for each of {epochs} epochs")
+    try:
+        for row in metrics.to_dict("records"):
+            EpochMetrics(**row)
+    except ValidationError as error:
+        raise _damaged(path, brief(error)) from error
+    return metrics
+
+
+def _read_predictions(path: Path, classes: list[str], photos: int) -> pd.DataFrame:
+    predictions = _read_table(path, {"photo": str, "label": str} | dict.fromkeys(classes, float))
+    probabilities = predictions[classes]
+    sensible = predictions["label"].isin(classes).all() and ((probabilities >= 0) & (probabilities <= 1)).all(
+        axis=None
+    )
+    if len(predictions) != photos or not sensible:
+        raise _damaged(path, f"it must have a label and its probabilities for each of {photos} photos")
+    return predictions
+
+
+def _read_table(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:
+    """Read a table of these columns, each of its type. Text stays text, also classes called 0, 1 or NA."""
+    try:
+        table = pd.read_csv(path, dtype=columns, keep_default_na=False)
+    except (OSError, ValueError, OverflowError) as error:  # pandas' parser errors and bad UTF-8 are ValueErrors
+        raise _damaged(path, brief(error)) from error
+    if list(table.columns) != list(columns):
+        raise _damaged(path, f"its columns must be {', '.join(columns)}")
+    return table
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is not what the session wrote ({why}). Run the session again with --force.")

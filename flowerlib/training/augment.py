@@ -1,0 +1,214 @@
+"""The paper's data augmentation (section 3.1): drawn, then applied.
+
+Drawing and applying are apart, so that the fast way and the reference can be given the same draws. An
+`Augmentation` is drawn from (seed, epoch, index) alone: neither the batch size, the number of threads nor a
+resumed run changes what happens to a photo.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import functional as F
+
+from flowerlib.experiment import CROP_AREA, CROP_RATIO, IMAGENET_MEAN, IMAGENET_STD, Experiment
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to one photo, in this order.
+
+    Attributes:
+        crop: top, left, height, width in the photo's pixels; None: the clean centre crop.
+        flip: mirrored left to right.
+        angle: rotation in degrees, counter-clockwise; what comes from outside is black.
+        jitter: (name, amount) of brightness, contrast, saturation (factors) and hue (part of the circle),
+            in the order in which they act.
+        shift: pixels to the right, and down; what comes from outside is black.
+    """
+
+    crop: tuple[int, int, int, int] | None
+    flip: bool
+    angle: float
+    jitter: tuple[tuple[str, float], ...]
+    shift: tuple[int, int]
+
+
+def draw_augmentation(experiment: Experiment, epoch: int, index: int, width: int, height: int) -> Augmentation:
+    """Draw one photo's augmentation; the same for the same (seed, epoch, index) and photo size.
+
+    Distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandomRotation,
+    ColorJitter and RandomAffine.
+    """
+    rng = np.random.default_rng((experiment.seed, epoch, index))
+    crop = _draw_crop(rng, width, height) if experiment.random_crop else None
+    flip = bool(rng.random() < experiment.flip)
+    angle = rng.uniform(-experiment.rotation, experiment.rotation)
+    # all are drawn, whatever is used: leaving one out must not change the others
+    jitter = [
+        ("brightness", rng.uniform(1 - experiment.brightness, 1 + experiment.brightness)),
+        ("contrast", rng.uniform(1 - experiment.contrast, 1 + experiment.contrast)),
+        ("saturation", rng.uniform(1 - experiment.saturation, 1 + experiment.saturation)),
+        ("hue", rng.uniform(-experiment.hue, experiment.hue)),
+    ]
+    ordered = [jitter[position] for position in rng.permutation(len(jitter))]
+    # even a hue of zero costs precision: Pillow's way to HSV and back rounds
+    used = tuple((name, amount) for name, amount in ordered if getattr(experiment, name))
+    farthest = experiment.translation * experiment.image_size
+    shift = tuple(round(offset) for offset in rng.uniform(-farthest, farthest, size=2))
+    return Augmentation(crop, flip, angle, used, shift)
+
+
+def _draw_crop(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
+    for _ in range(10):
+        area = width * height * rng.uniform(*CROP_AREA)
+        ratio = math.exp(rng.uniform(math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])))
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(rng.integers(height - crop_height, endpoint=True))
+            left = int(rng.integers(width - crop_width, endpoint=True))
+            return top, left, crop_height, crop_width
+    # the photo is too long or too narrow: its largest centre crop of an allowed shape
+    crop_width = min(width, max(1, round(height * CROP_RATIO[1])))
+    crop_height = min(height, max(1, round(width / CROP_RATIO[0])))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def augment(pixels: np.ndarray, augmentation: Augmentation, size: int) -> np.ndarray:
+    """Apply an augmentation with few, fast passes; equal to `augment_reference` but for rounding.
+
+    Args:
+        pixels: a photo, uint8 (height, width, 3).
+        augmentation: what to do.
+        size: side of the result, in pixels.
+
+    Returns:
+        uint8 array (size, size, 3).
+    """
+    image = _resized_crop(pixels, augmentation.crop, size)
+    image = _flipped_and_rotated(image, augmentation.flip, augmentation.angle)
+    for name, amount in augmentation.jitter:
+        image = _JITTER[name](image, amount)
+    return _shifted(image, *augmentation.shift)
+
+
+def _resized_crop(pixels: np.ndarray, crop: tuple[int, int, int, int] | None, size: int) -> np.ndarray:
+    if crop is None:
+        return centre_crop(pixels, size)
+    top, left, height, width = crop
+    # not by PyTorch's kernel, three times as fast on a thread that has nothing beside it: it would start threads
+    # of its own in every loading thread, and these would take the cores from the network
+    cropped = Image.fromarray(pixels[top : top + height, left : left + width])
+    return np.asarray(cropped.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _flipped_and_rotated(image: np.ndarray, flip: bool, angle: float) -> np.ndarray:
+    """Both in one sampling: where each pixel of the result comes from."""
+    size = len(image)
+    cosine, sine, centre = math.cos(math.radians(angle)), math.sin(math.radians(angle)), size / 2
+    source = np.array(
+        [
+            [cosine, -sine, centre * (1 - cosine + sine)],
+            [sine, cosine, centre * (1 - cosine - sine)],
+        ]
+    )
+    if flip:
+        source[0] = [0, 0, size] - source[0]
+    # OpenCV takes the pixel whose centre is nearest to the point, Pillow the pixel in which the point lies
+    source[:, 2] += source[:, 0] / 2 + source[:, 1] / 2 - 0.5
+    return cv2.warpAffine(image, source, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+
+
+_LEVELS = np.arange(256, dtype=np.float64)
+
+
+def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    return cv2.LUT(image, np.clip(factor * _LEVELS, 0, 255).astype(np.uint8))
+
+
+def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    mean = int(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean() + 0.5)  # Pillow rounds it too
+    return cv2.LUT(image, np.clip(mean + factor * (_LEVELS - mean), 0, 255).astype(np.uint8))
+
+
+def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    # OpenCV rounds to the nearest level, Pillow down
+    return cv2.addWeighted(image, factor, grey, 1 - factor, -0.499)
+
+
+def _hue(image: np.ndarray, shift: float) -> np.ndarray:
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(int(shift * 255) % 256)  # a circle: the sum wraps round
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+_JITTER = {"brightness": _brightness, "contrast": _contrast, "saturation": _saturation, "hue": _hue}
+
+
+def _shifted(image: np.ndarray, right: int, down: int) -> np.ndarray:
+    size = len(image)
+    result = np.zeros_like(image)
+    result[max(down, 0) : size + down, max(right, 0) : size + right] = image[
+        max(-down, 0) : size - down, max(-right, 0) : size - right
+    ]
+    return result
+
+
+def augment_reference(pixels: np.ndarray, augmentation: Augmentation, size: int) -> np.ndarray:
+    """What `augment` does, through torchvision and Pillow: the oracle that it is tested against."""
+    if augmentation.crop is None:
+        image = Image.fromarray(centre_crop(pixels, size))
+    else:
+        image = F.resized_crop(Image.fromarray(pixels), *augmentation.crop, [size, size])
+    if augmentation.flip:
+        image = F.hflip(image)
+    image = F.rotate(image, augmentation.angle)
+    for name, amount in augmentation.jitter:
+        image = getattr(F, f"adjust_{name}")(image, amount)
+    return np.asarray(F.affine(image, angle=0, translate=augmentation.shift, scale=1, shear=0))
+
+
+def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The clean evaluation view of a photo, uint8 (height, width, 3): uint8 (size, size, 3).
+
+    Equal to torchvision's Resize and CenterCrop, in one sampling: a photo of 20,000 x 10 pixels is never
+    blown up to 512,000 x 256 on the way.
+    """
+    height, width, _ = pixels.shape
+    box = centre_box(width, height, size)
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def centre_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, in the photo's pixels, of its clean view of ``size`` pixels a side."""
+    shorter, side = min(width, height), round(size * 256 / 224)
+    box = []
+    for length in (width, height):
+        resized = side * length // shorter
+        start = round((resized - size) / 2)
+        box.append((start * length / resized, (start + size) * length / resized))
+    (left, right), (top, bottom) = box
+    return left, top, right, bottom
+
+
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images (n, height, width, 3) as network input: float32 (n, 3, height, width), channels last.
+
+    To [0, 1], then by ImageNet's mean and standard deviation, in one multiplication and one addition.
+    """
+    scale, offset = _scale_and_offset(images.device)
+    return (images * scale - offset).permute(0, 3, 1, 2)
+
+
+@cache
+def _scale_and_offset(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    # kept on the device: sending them for every batch would make the host wait for a GPU
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    return (1 / (255 * std)).to(device), (mean / std).to(device)

@@ -1,0 +1,194 @@
+"""Checkpoints: last.pt to go on from, last.before.pt in case it is damaged, best.pt to use."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flowerlib.errors import UserError, brief
+from flowerlib.files import replacing
+from flowerlib.runs import BEFORE, BEST, LAST, EarlierEpochs, EpochMetrics, RunInfo, describe_differences, inputs
+
+
+class DamagedError(UserError):
+    """A checkpoint that can't be used."""
+
+
+def space_needed(model: nn.Module) -> int:
+    """Bytes that a run's checkpoints take at most: two of last.pt, a third while it is written, and best.pt."""
+    state = sum(tensor.nbytes for tensor in model.state_dict().values())
+    momentum = sum(parameter.nbytes for parameter in model.parameters())
+    return 3 * (state + momentum) + state
+
+
+def write_best(run_dir: Path, info: RunInfo, model: nn.Module) -> None:
+    """Write best.pt: the network of the best clean validation accuracy so far, and how to use it."""
+    _write(
+        run_dir / BEST,
+        {
+            "model": info.settings.model,
+            "classes": list(info.dataset.classes),
+            "image_size": info.settings.image_size,
+            "state_dict": model.state_dict(),
+        },
+    )
+
+
+def write_last(
+    run_dir: Path,
+    info: RunInfo,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    history: Sequence[EpochMetrics],
+    logits: torch.Tensor,
+) -> None:
+    """Write last.pt, all that the next epoch needs; the one before it becomes last.before.pt.
+
+    Args:
+        run_dir: the session's folder.
+        info: run.json's content, from which the inputs are kept to be compared on resume.
+        model, optimizer, scheduler: their states after the last epoch of ``history``.
+        history: the epochs so far.
+        logits: clean validation logits (n, classes) of the last epoch.
+    """
+    _write(
+        run_dir / LAST,
+        {
+            "inputs": inputs(info),
+            "precision": info.precision,
+            "computed": info.computed.model_dump(),
+            "earlier": [part.model_dump() for part in info.earlier],
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scheduler": scheduler.state_dict(),
+            "history": [dict(row) for row in history],
+            "logits": logits,
+        },
+        keep=run_dir / BEFORE,
+    )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a session has come.
+
+    Attributes:
+        history: the epochs so far.
+        logits: clean validation logits (n, classes) of the last one; None before the first.
+        earlier: where they were computed, if not where this process computes.
+    """
+
+    history: list[EpochMetrics]
+    logits: torch.Tensor | None
+    earlier: tuple[EarlierEpochs, ...]
+
+
+def read_last(
+    run_dir: Path,
+    info: RunInfo,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> Progress:
+    """Load last.pt into model, optimizer and scheduler; last.before.pt where it is damaged.
+
+    Raises:
+        UserError: no checkpoint can be read, or it comes from other settings, data, split or weights.
+    """
+    damaged = []
+    for path in (run_dir / LAST, run_dir / BEFORE):
+        if path.exists():
+            try:
+                progress = _restore(path, info, model, optimizer, scheduler)
+            except DamagedError as error:
+                damaged.append(str(error))
+            else:
+                if damaged:
+                    (run_dir / LAST).unlink()  # else it would take the place of the good one
+                print(*damaged, f"Going on after epoch {progress.history[-1].epoch} of {path}.", sep="\n", flush=True)
+                return progress
+    if damaged:
+        raise UserError(f"{' '.join(damaged)} Run with --force to begin again.")
+    return Progress([], None, ())
+
+
+def _restore(
+    path: Path,
+    info: RunInfo,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> Progress:
+    checkpoint = read_checkpoint(path)
+    try:
+        _refuse_other_inputs(path, checkpoint, info)
+        history = _read_history(checkpoint["history"])
+        logits = checkpoint["logits"].reshape(info.split.validation, len(info.dataset.classes))
+        if logits.dtype != torch.float32 or logits.isnan().any():
+            raise ValueError("its logits are not numbers")
+        earlier = tuple(EarlierEpochs.model_validate(part) for part in checkpoint["earlier"])
+        computed = EarlierEpochs.model_validate({**checkpoint["computed"], "epochs": len(history)})
+        if computed.model_dump(exclude={"epochs"}) != info.computed.model_dump():
+            earlier = (*earlier, computed)
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        scheduler.load_state_dict(checkpoint["scheduler"])
+    except UserError:
+        raise
+    except Exception as error:  # whole, but not what we write: anything may be wrong with it
+        raise _damaged(path, error) from error
+    return Progress(history, logits, earlier)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, checked for damage; no code in it is run.
+
+    Raises:
+        DamagedError: it is missing, damaged, or no checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(path) as parts:  # PyTorch's format: zip, whose checksums it writes and does not read
+            if damaged := parts.testzip():
+                raise ValueError(f"{damaged} in it is damaged")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # on a damaged file PyTorch's reader raises nearly anything
+        raise _damaged(path, error) from error
+
+
+def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: RunInfo) -> None:
+    before = checkpoint["inputs"] | {"precision in use": checkpoint["precision"]}
+    if differences := describe_differences(before, inputs(info) | {"precision in use": info.precision}):
+        raise UserError(
+            f"{path} comes from other inputs ({differences}). Run with --force to begin again, or choose another "
+            "folder with --runs; in a notebook, another session or run_dir."
+        )
+
+
+def _read_history(rows: list[dict[str, Any]]) -> list[EpochMetrics]:
+    history = [EpochMetrics(**row) for row in rows]
+    if not history or [row.epoch for row in history] != list(range(len(history))):
+        raise ValueError("its epochs are not in order")
+    return history
+
+
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    # of files that hold more, PyTorch's own words advise to run their code
+    unsafe = isinstance(error, pickle.UnpicklingError)
+    reason = "it is damaged, or holds more than tensors and plain values" if unsafe else brief(error)
+    return DamagedError(f"The checkpoint {path} can't be read ({reason}).")
+
+
+def _write(path: Path, content: dict[str, Any], keep: Path | None = None) -> None:
+    packed = io.BytesIO()  # when the disk is full, PyTorch's own way to a file does not say so
+    torch.save(content, packed)
+    with replacing(path, keep) as temporary:
+        temporary.write_bytes(packed.getbuffer())

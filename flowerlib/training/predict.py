@@ -1,0 +1,110 @@
+"""A trained network: read from a checkpoint, and where in a picture it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from captum.attr import LayerGradCam
+from torch import nn
+from torch.nn.functional import interpolate
+from torchvision.models import ResNet, get_model
+
+from flowerlib.data.photos import PhotoSet
+from flowerlib.errors import UserError, brief
+from flowerlib.runs import LAST, Run
+from flowerlib.training.augment import centre_crop, normalize
+from flowerlib.training.checkpoint import read_checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The content of a best.pt.
+
+    Attributes:
+        network: in evaluation mode, on the CPU.
+        classes: names, in the order of the network's outputs.
+        image_size: side of its input, in pixels.
+    """
+
+    network: nn.Module
+    classes: list[str]
+    image_size: int
+
+
+def read_best(path: Path) -> Trained:
+    """Read a best.pt.
+
+    Raises:
+        UserError: it can't be read, or is none.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        network = get_model(checkpoint["model"], num_classes=len(checkpoint["classes"]))
+        network.load_state_dict(checkpoint["state_dict"])
+        return Trained(network.eval(), list(checkpoint["classes"]), int(checkpoint["image_size"]))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path} is no best.pt of a session: {brief(error)}.") from error
+
+
+def load_network(run: Run) -> nn.Module:
+    """The network of a run's last epoch, which wrote predictions.csv: on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: last.pt is missing, damaged, or of other predictions.
+    """
+    path = run.folder / LAST
+    checkpoint = read_checkpoint(path)
+    probabilities = torch.from_numpy(run.predictions[run.classes].to_numpy(np.float32))
+    try:
+        network = get_model(run.info.settings.model, num_classes=len(run.classes))
+        network.load_state_dict(checkpoint["model"])
+        if not torch.allclose(checkpoint["logits"].softmax(dim=1), probabilities, atol=1e-4):
+            raise ValueError("predictions.csv is of another epoch or run")
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path} doesn't hold the network of {run.name} ({brief(error)}).") from error
+    return network.eval()
+
+
+def last_map(network: nn.Module) -> nn.Module | None:
+    """The module that gives a network's last map of features; None for all but torchvision's ResNets.
+
+    Other networks have none (vision transformers), or none that a name common to them all would find.
+    """
+    return network.layer4 if isinstance(network, ResNet) else None
+
+
+def clean_views(photos: PhotoSet, names: Iterable[str], size: int) -> np.ndarray:
+    """Photos as the network sees them in clean validation: uint8 (n, size, size, 3).
+
+    Args:
+        photos: the data set.
+        names: n of its relative paths.
+        size: side of a view, in pixels.
+    """
+    return np.stack([centre_crop(photos.read(photos.paths.index(name)), size) for name in names])
+
+
+def heat_maps(network: nn.Module, layer: nn.Module, views: np.ndarray, targets: Sequence[int]) -> np.ndarray:
+    """How much each place of a picture speaks for a class: Grad-CAM.
+
+    Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization"
+    (2017); computed by Captum.
+
+    Args:
+        network: in evaluation mode.
+        layer: a module of it that gives maps of features, (n, channels, height, width).
+        views: uint8 (n, size, size, 3), as `clean_views` gives them.
+        targets: n class indices.
+
+    Returns:
+        float32 (n, size, size): 1 at each picture's strongest place, 0 where nothing speaks for the class.
+    """
+    inputs = normalize(torch.from_numpy(views))
+    maps = LayerGradCam(network, layer).attribute(inputs, target=torch.tensor(targets), relu_attributions=True)
+    maps = interpolate(maps.detach(), size=inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    strongest = maps.amax(dim=(1, 2), keepdim=True)
+    return (maps / strongest.where(strongest > 0, 1)).numpy()

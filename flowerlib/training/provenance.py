@@ -1,0 +1,54 @@
+"""run.json at the start of a session: what it is given, and what computes it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from flowerlib.data.photos import PhotoSet, Split
+from flowerlib.experiment import Experiment
+from flowerlib.files import PROJECT
+from flowerlib.runs import DatasetInfo, RunInfo, SplitInfo
+from flowerlib.training.device import describe_device
+from flowerlib.training.model import Weights
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow")  # those that can change a result
+
+
+def describe_run(
+    experiment: Experiment, photos: PhotoSet, parts: Split, weights: Weights, device: torch.device, precision: str
+) -> RunInfo:
+    """run.json for a run that has not finished; device, versions and commit are this process's."""
+    counts = np.bincount(photos.labels, minlength=len(photos.classes)).tolist()
+    return RunInfo(
+        format=2,
+        finished=False,
+        settings=experiment,
+        seed=experiment.seed,
+        dataset=DatasetInfo(
+            name=photos.name,
+            photos=len(photos),
+            classes=dict(zip(photos.classes, counts, strict=True)),
+            fingerprint=photos.fingerprint,
+            skipped=photos.skipped,
+        ),
+        split=SplitInfo(train=len(parts.train), validation=len(parts.validation), fingerprint=parts.fingerprint),
+        weights=weights.info,
+        precision=precision,
+        device=describe_device(device),
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        commit=_commit(),
+    )
+
+
+def _commit() -> str | None:
+    """The project's git commit, with a mark if files differ from it; None outside a git checkout."""
+    try:
+        command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,308 @@
+"""Batches made on a GPU that has room for all photos.
+
+All pixels are sent once. The host only draws; filtering, turning and colouring are batched tensor operations
+with the reference's own arithmetic (`flowerlib.training.augment.augment_reference`). The filter's sums are exact in
+float32, so that neither padding nor the batch size changes a view. Nothing here asks the device for a number:
+the host runs ahead of it, and the network never waits for photos.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from flowerlib.data.cache import CHANNELS
+from flowerlib.data.photos import PhotoSet
+from flowerlib.experiment import Experiment
+from flowerlib.training.augment import Augmentation, centre_box, draw_augmentation
+from flowerlib.training.loader import Loader
+
+AT_ONCE = 128  # photos: the kernels of their views are launched once for four batches of 32
+FIXED = 1 << 16  # Pillow counts pixels in 65,536ths
+CENTRE = Augmentation(crop=None, flip=False, angle=0.0, jitter=(), shift=(0, 0))
+
+
+@dataclass(frozen=True)
+class ResidentLoader(Loader):
+    """A `Loader` that keeps the photos on ``device`` and makes the same views there; its batches stay there.
+
+    Views differ from the other loader's by rounding alone: they are nearer to the reference.
+    """
+
+    device: torch.device
+
+    def __post_init__(self):
+        _ = self._pixels  # sent now, not in the first epoch's time
+
+    def augmented(self, indices: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Augmented views in the order given: the paper's validation."""
+
+        def draw(index: int) -> Augmentation:
+            height, width = self.photos.pixels.sizes[index].tolist()
+            return draw_augmentation(self.experiment, epoch, index, width, height)
+
+        return self._made(augment_batch, draw, indices)
+
+    def clean(self, indices: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Centre crops in the order given."""
+        return self._made(crop_batch, lambda index: CENTRE, indices)
+
+    @cached_property
+    def _pixels(self) -> torch.Tensor:
+        # mapped, so that the host never holds them all in memory of its own
+        pixels = torch.from_numpy(np.memmap(self.photos.pixels.file, np.uint8, mode="c"))
+        return pixels.view(-1, CHANNELS).to(self.device)
+
+    def _made(self, make: Callable[..., torch.Tensor], draw: Callable[[int], Augmentation], indices: np.ndarray):
+        size, pixels = self.experiment.batch_size, self.photos.pixels
+        step = size * max(1, AT_ONCE // size)
+        for part in (indices[start : start + step] for start in range(0, len(indices), step)):
+            draws = [draw(int(index)) for index in part]
+            views = pack(draws, pixels.starts[part], pixels.sizes[part], self.experiment.image_size)
+            padded = views.windows.max(axis=0).tolist()
+            sent = Views(*(_send(column, self.device) for column in views))
+            images = make(self._pixels, sent, padded, self.experiment.image_size)
+            labels = _send(self.photos.labels[part], self.device)
+            yield from zip(images.split(size), labels.split(size), strict=True)
+
+
+class Views(NamedTuple):
+    """What is done to n photos, a row each: packed as arrays, used as tensors.
+
+    Attributes:
+        windows: int64 (n, 2): height and width of the part of the photo that is read, in pixels.
+        origins: int64 (n,): its first pixel, counted through all photos.
+        strides: int64 (n,): pixels from one row of it to the next.
+        boxes: float64 (n, 2, 2): down and right, where in the window the crop begins and how long it is.
+        turns: int64 (n, 2, 3): flip and rotation, as `_moved` takes them.
+        blends: float32 (n, 6, 3): three blends before the hue and three after, as `_blended` takes them.
+        hues: float32 (n,): hue's shift in 255ths of the circle; NaN: none.
+        shifts: int64 (n, 2, 3): the last shift, as `_moved` takes it.
+    """
+
+    windows: np.ndarray | torch.Tensor
+    origins: np.ndarray | torch.Tensor
+    strides: np.ndarray | torch.Tensor
+    boxes: np.ndarray | torch.Tensor
+    turns: np.ndarray | torch.Tensor
+    blends: np.ndarray | torch.Tensor
+    hues: np.ndarray | torch.Tensor
+    shifts: np.ndarray | torch.Tensor
+
+
+def pick_loader(experiment: Experiment, photos: PhotoSet, device: torch.device) -> Loader:
+    """The loader of a device: on it where the photos fit, in threads of the host otherwise."""
+    if fits(experiment, photos, device):
+        return ResidentLoader(experiment, photos, device)
+    return Loader(experiment, photos)
+
+
+def fits(experiment: Experiment, photos: PhotoSet, device: torch.device) -> bool:
+    """Whether a device has room for the photos and for making views of them.
+
+    They may take half of what is free; the other half is the network's. Always false of other devices than
+    CUDA's: there the threads are faster.
+    """
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    largest = int(photos.pixels.sizes.max(axis=0).prod())
+    # bytes at the peak: for each pixel that is read, and for each that is made
+    working = max(AT_ONCE, experiment.batch_size) * (40 * largest + 100 * experiment.image_size**2)
+    return int(photos.pixels.starts[-1]) + working < free / 2
+
+
+def pack(draws: Sequence[Augmentation], starts: np.ndarray, sizes: np.ndarray, size: int) -> Views:
+    """Put the draws of n photos into arrays.
+
+    Args:
+        draws: one augmentation a photo.
+        starts: where each photo begins in the cache, in bytes: int64 (n,).
+        sizes: height and width of each photo: int64 (n, 2).
+        size: side of the views, in pixels.
+    """
+    places = np.array([_place(draw.crop, *photo, size) for draw, photo in zip(draws, sizes.tolist(), strict=True)])
+    (top, left), windows = places[..., 0].astype(np.int64).T, places[..., 1].astype(np.int64)
+    strides = sizes[:, 1]
+    jitters = [_ordered(draw.jitter) for draw in draws]
+    right, down = np.array([draw.shift for draw in draws], np.int64).T
+    one, zero = np.ones_like(right), np.zeros_like(right)
+    return Views(
+        windows=windows,
+        origins=starts // CHANNELS + top * strides + left,
+        strides=strides,
+        boxes=places[..., 2:],
+        turns=_turns(draws, size),
+        blends=np.stack([blends for blends, _ in jitters]),
+        hues=np.array([hue for _, hue in jitters], np.float32),
+        shifts=FIXED * np.moveaxis(np.array([[one, zero, -right], [zero, one, -down]]), -1, 0),
+    )
+
+
+def _place(crop: tuple[int, int, int, int] | None, height: int, width: int, size: int) -> list[tuple]:
+    """Down and right: the window's first pixel and length, and where in it the crop begins and how long it is."""
+    if crop:
+        top, left, crop_height, crop_width = crop
+        return [(top, crop_height, 0, crop_height), (left, crop_width, 0, crop_width)]
+    left, top, right, bottom = centre_box(width, height, size)
+    return [_with_margin(top, bottom, height, size), _with_margin(left, right, width, size)]
+
+
+def _with_margin(start: float, end: float, length: int, size: int) -> tuple[int, int, float, float]:
+    # like Pillow, the filter reads beyond the box, but not beyond the photo
+    reach = max((end - start) / size, 1)
+    first, last = max(math.floor(start - reach), 0), min(math.ceil(end + reach), length)
+    return first, last - first, start - first, end - start
+
+
+def _turns(draws: Sequence[Augmentation], size: int) -> np.ndarray:
+    angles = np.radians([draw.angle for draw in draws])
+    cosine, sine, centre = np.cos(angles), np.sin(angles), size / 2
+    source = np.array(
+        [
+            # of a pixel's centre, hence the halves
+            [cosine, -sine, centre * (1 - cosine + sine) + (cosine - sine) / 2],
+            [sine, cosine, centre * (1 - cosine - sine) + (sine + cosine) / 2],
+        ]
+    )
+    turns = np.floor(np.moveaxis(source, -1, 0) * FIXED + 0.5).astype(np.int64)
+    flipped = [draw.flip for draw in draws]
+    turns[flipped, 0] = [0, 0, size * FIXED - 1] - turns[flipped, 0]  # pixel i becomes size - 1 - i
+    return turns
+
+
+def _ordered(jitter: tuple[tuple[str, float], ...]) -> tuple[np.ndarray, float]:
+    """An image's six blends and its hue.
+
+    Brightness, contrast and saturation are one operation, a blend, with three things to blend with. So hue
+    alone must be at its place among them, and images of all orders go through the same operations: those that
+    an image doesn't need blend it with nothing.
+    """
+    blends, hue, place = np.tile(np.float32([1, 0, 0]), (6, 1)), math.nan, 0
+    for name, amount in jitter:
+        if name == "hue":
+            hue, place = int(amount * 255), 3
+        else:
+            blends[place] = amount, name == "saturation", name == "contrast"
+            place += 1
+    return blends, hue
+
+
+def _send(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy on the device; on CUDA from pinned, contiguous memory, the one kind for which the host doesn't wait."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def augment_batch(pixels: torch.Tensor, views: Views, padded: Sequence[int], size: int) -> torch.Tensor:
+    """Apply packed augmentations to photos on any device with float64.
+
+    Args:
+        pixels: of all photos, uint8 (pixels, 3).
+        views: of n photos, on the same device.
+        padded: the windows' largest height and width, so that the device needn't be asked.
+        size: side of the result, in pixels.
+
+    Returns:
+        uint8 (n, size, size, 3).
+    """
+    images = _moved(_resized(pixels, views, padded, size), views.turns)
+    for place in range(3):
+        images = _blended(images, views.blends[:, place])
+    images = _hue_shifted(images, views.hues)
+    for place in range(3, 6):
+        images = _blended(images, views.blends[:, place])
+    return _moved(images, views.shifts).byte()
+
+
+def crop_batch(pixels: torch.Tensor, views: Views, padded: Sequence[int], size: int) -> torch.Tensor:
+    """`augment_batch` of views that are cropped and not otherwise changed."""
+    return _resized(pixels, views, padded, size).byte()
+
+
+def _resized(pixels: torch.Tensor, views: Views, padded: Sequence[int], size: int) -> torch.Tensor:
+    """Crops filtered to (n, size, size, 3): across, then down, each rounded to whole levels, as Pillow does."""
+    down, right = (
+        torch.minimum(torch.arange(padded[axis], device=pixels.device), views.windows[:, axis, None] - 1)
+        for axis in range(2)
+    )
+    places = views.origins[:, None, None] + down[:, :, None] * views.strides[:, None, None] + right[:, None, :]
+    weights_down, weights_right = (
+        _triangles(views.windows[:, axis], views.boxes[:, axis], padded[axis], size) for axis in range(2)
+    )
+    # evaluation asks for batches within autocast, whose bfloat16 would lose whole grey levels
+    with torch.autocast(pixels.device.type, enabled=False):
+        images = torch.einsum("nxw,nhwc->nhxc", weights_right, pixels[places].float())
+        images = torch.einsum("nyh,nhxc->nyxc", weights_down, (images + 0.5).floor())
+        return (images + 0.5).floor()
+
+
+def _triangles(lengths: torch.Tensor, boxes: torch.Tensor, taps: int, size: int) -> torch.Tensor:
+    """Weights of the antialiased bilinear filter along one axis: float32 (n, size, taps).
+
+    Where it shrinks, the triangle is as much wider. Weights are whole 65,536ths: times 8 bits, every partial
+    sum is exact in float32, so that padding, batching and order of summation change nothing.
+    """
+    start, length = boxes[:, :, None, None].unbind(1)
+    step = length / size
+    centres = start + step * (torch.arange(size, device=boxes.device)[:, None] + 0.5)
+    inputs = torch.arange(taps, device=boxes.device) + 0.5
+    weights = (1 - (inputs - centres).abs() / step.clamp(min=1)).clamp(min=0) * (inputs < lengths[:, None, None])
+    weights = weights / weights.sum(dim=-1, keepdim=True)
+    return ((weights * 65536).round() / 65536).float()
+
+
+def _moved(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+    """Each pixel taken from the one in which its source lies; black where that is outside.
+
+    Args:
+        images: (n, size, size, 3).
+        sources: x and y of a pixel's source, in 65,536ths, from (column, row, 1): int64 (n, 2, 3).
+    """
+    count, size = images.shape[:2]
+    steps = torch.arange(size, device=images.device)
+    per_column, per_row, offset = sources[..., None, None].unbind(2)
+    x, y = ((per_column * steps + per_row * steps[:, None] + offset) >> 16).unbind(1)
+    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
+    photo = torch.arange(count, device=images.device)[:, None, None]
+    return images[photo, y.clamp(0, size - 1), x.clamp(0, size - 1)] * inside[..., None]
+
+
+def _blended(images: torch.Tensor, blends: torch.Tensor) -> torch.Tensor:
+    """Brightness, contrast or saturation: a blend with black, the mean grey or the grey image.
+
+    Args:
+        images: whole levels, float32 (n, size, size, 3).
+        blends: the factor, and 1 for the grey image and 1 for the mean grey, else 0: float32 (n, 3).
+    """
+    factor, with_grey, with_mean = blends[..., None, None, None].unbind(1)
+    red, green, blue = images.split(1, dim=-1)
+    grey = ((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536).floor()  # exact, as Pillow's integers
+    mean = (grey.mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor()
+    other = with_grey * grey + with_mean * mean
+    return (other + factor * (images - other)).clamp(0, 255).floor()
+
+
+def _hue_shifted(images: torch.Tensor, hues: torch.Tensor) -> torch.Tensor:
+    """Hue, saturation and value in 8 bits, as Pillow has them; there the hue is a circle of 256 steps."""
+    value, spread = images.amax(dim=-1), images.amax(dim=-1) - images.amin(dim=-1)
+    # single and double precision where Pillow has them: many colours lie on the edge between two of its levels
+    red, green, blue = ((value[..., None] - images) / spread.clamp(min=1)[..., None]).double().unbind(dim=-1)
+    hue = torch.where(green == 0, 2 + red - blue, 4 + green - red)
+    hue = torch.where(red == 0, blue - green, hue).float().double()
+    hue = (((hue / 6 + 1) % 1).float().double() * 255).floor().float()
+    saturation = ((spread / value.clamp(min=1)).double() * 255).floor().float() / 255
+    hue = (hue + hues[:, None, None]) % 256
+    # of the six parts of the circle a colour has its value in three, and falls by its saturation in two
+    parts = (hue[..., None] * 6 / 255 + torch.arange(5, 0, -2, device=images.device)) % 6
+    fall = torch.minimum(parts, 4 - parts).clamp(0, 1)
+    shifted = (value[..., None] * (1 - saturation[..., None] * fall) + 0.5).floor()
+    return torch.where(hues.isnan()[:, None, None, None], images, shifted)

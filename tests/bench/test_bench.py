@@ -1,0 +1,53 @@
+import json
+
+import pandas as pd
+import pytest
+
+from flowerlib.bench import speed as bench
+from flowerlib.data.photos import load_photos
+from flowerlib.errors import UserError
+from flowerlib.experiment import Experiment
+
+
+@pytest.mark.parametrize("way", ["course", "reference", "fast", "step", "evaluation", "epoch"])
+def test_each_way_is_measured(photo_folder, monkeypatch, way):
+    monkeypatch.setattr(bench, "WARM_UP", 1)
+    monkeypatch.setattr(bench, "MEASURED", 2)
+    experiment = Experiment(weights="none", image_size=40, batch_size=8, device="cpu")
+    images, seconds = bench.WAYS[way](experiment, load_photos(str(photo_folder)), 2)
+    assert images == (6 if way == "epoch" else 64)
+    assert seconds > 0
+
+
+def test_the_tables_hold_medians_and_ratios_of_one_run(photo_folder, tmp_path, monkeypatch, capsys):
+    rates = {"course": [10, 20, 12], "fast": [30, 36, 90], "limit": [48, 48, 48], "evaluation": [144, 144, 144]}
+    calls = []
+
+    def measured(case, source):
+        calls.append(case.way)
+        turn = calls.count(case.way) - 1
+        return {"images a second": rates.get(case.way, [1, 1, 1])[min(turn, 2)], "peak MB": 100.0 + turn}
+
+    monkeypatch.setattr(bench, "_in_a_process", measured)
+    bench.run_bench(str(photo_folder), tmp_path / "out", repetitions=3)
+    turn = [case.way for case in bench._cases()]
+    assert calls[: 3 * len(turn)] == 3 * turn  # one of each in each turn
+
+    table = pd.read_csv(tmp_path / "out" / "bench.csv").set_index("case")
+    assert table.loc["the course's way", "images a second"] == 12
+    assert table.loc["our fast path", "times the course's way"] == 3
+    assert table.loc["our fast path", "share of the limit"] == 0.75
+    assert table.loc["our fast path", "peak MB"] == 101
+    # 1,140 photos at 144 a second beside 2,278 at 36
+    assert f"{7.9167 / (7.9167 + 63.2778):.1%} of an epoch" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "out" / "scaling.csv")) == 11
+    operations = pd.read_csv(tmp_path / "out" / "augment.csv").set_index("operation")
+    assert (operations[["Pillow", "flowerlib"]] > 0).all(axis=None)
+    assert {"type", "name", "threads", "torch", "photos"} <= set(
+        json.loads((tmp_path / "out/machine.json").read_text())
+    )
+
+
+def test_a_measurement_that_fails_is_named(tmp_path):
+    with pytest.raises(UserError, match="our fast path"):
+        bench._in_a_process(bench.Case("our fast path", "fast", {}), str(tmp_path / "nowhere"))

@@ -1,0 +1,309 @@
+import hashlib
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from flowerlib.data import photos as dataset
+from flowerlib.data.download import ManifestRow, read_manifest
+from flowerlib.data.photos import PhotoSet, list_files, load_photos, split
+from flowerlib.errors import UserError
+
+
+def photos_of(n):
+    paths = tuple(f"daisy/{i:05}.jpg" for i in range(n))
+    return PhotoSet("some", None, ("daisy",), paths, np.zeros(n, np.int64), "", None, {})
+
+
+def manifest_of(folder):
+    return tuple(
+        ManifestRow(
+            file.relative_to(folder).as_posix(),
+            file.stat().st_size,
+            hashlib.sha256(file.read_bytes()).hexdigest(),
+        )
+        for file in sorted(folder.glob("*/*.jpg"))
+    )
+
+
+def add(folder, name, image, **options):
+    """Save an image as the first photo of the set; return the set."""
+    image.save(folder / "aster" / name, **options)
+    photos = load_photos(str(folder))
+    return photos, photos.paths.index(f"aster/{name}")
+
+
+# the set
+
+
+def test_folder_of_class_folders_is_a_data_set(photo_folder):
+    photos = load_photos(str(photo_folder))
+    assert (photos.name, photos.root) == ("photos", photo_folder)
+    assert photos.classes == ("aster", "broom", "clover")
+    assert len(photos) == 24
+    assert photos.paths == tuple(sorted(photos.paths))
+    assert photos.labels.dtype == np.int64
+    assert [photos.classes[label] for label in photos.labels] == [p.split("/")[0] for p in photos.paths]
+
+
+def test_labels_follow_their_paths_where_a_class_name_begins_another(photo_folder):
+    (photo_folder / "aster").rename(photo_folder / "broom b")  # 'broom b/' sorts before 'broom/'
+    photos = load_photos(str(photo_folder))
+    assert photos.classes == ("broom", "broom b", "clover")
+    assert [photos.classes[label] for label in photos.labels] == [p.split("/")[0] for p in photos.paths]
+
+
+def test_other_files_are_left_out(photo_folder):
+    for path in ("notes.txt", "aster/notes.txt", "aster/.hidden.jpg", ".git/x.jpg", "aster/deep.jpg/x.jpg"):
+        (photo_folder / path).parent.mkdir(exist_ok=True)
+        (photo_folder / path).write_text("no photo")
+    shutil.copy(photo_folder / "aster/0.jpg", photo_folder / "aster/upper.JPEG")
+    photos = load_photos(str(photo_folder))
+    assert photos.classes == ("aster", "broom", "clover")
+    assert len(photos) == 25
+    assert "aster/upper.JPEG" in photos.paths
+
+
+def test_fingerprint_tells_bytes_and_names(photo_folder):
+    before = load_photos(str(photo_folder)).fingerprint
+    assert load_photos(str(photo_folder)).fingerprint == before
+    (photo_folder / "aster/0.jpg").rename(photo_folder / "aster/00.jpg")
+    renamed = load_photos(str(photo_folder)).fingerprint
+    shutil.copy(photo_folder / "aster/1.jpg", photo_folder / "aster/2.jpg")
+    assert len({before, renamed, load_photos(str(photo_folder)).fingerprint}) == 3
+
+
+def test_folder_called_like_ours_gets_a_name_of_its_own(photo_folder):
+    for name in ("flowers", "synthetic"):
+        photo_folder = photo_folder.rename(photo_folder.parent / name)
+        assert load_photos(str(photo_folder)).name == f"own-{name}"
+
+
+def test_synthetic_photos_are_written_once(photo_folder, tmp_path, monkeypatch):
+    calls = []
+
+    def write_synthetic(folder):
+        calls.append(folder)
+        shutil.copytree(photo_folder, folder)
+
+    monkeypatch.setattr(dataset, "DATA", tmp_path / "data")
+    monkeypatch.setattr("flowerlib.data.synthetic.write_synthetic", write_synthetic)
+    assert load_photos("synthetic").name == "synthetic"
+    assert load_photos("synthetic").root == tmp_path / "data/synthetic"
+    assert load_photos(str(tmp_path / "data/synthetic")).name == "synthetic"
+    assert calls == [tmp_path / "data/synthetic"]
+
+
+def test_flowers_are_fetched_once_where_no_folder_is_named(photo_folder, tmp_path, monkeypatch):
+    calls = []
+
+    def fetch(folder):
+        calls.append(folder)
+        shutil.copytree(photo_folder, folder)
+
+    monkeypatch.setattr(dataset, "DATA", tmp_path / "data")
+    monkeypatch.setattr(dataset, "fetch_flowers", fetch)
+    monkeypatch.setattr(dataset, "read_manifest", lambda: manifest_of(photo_folder))
+    assert load_photos("flowers").name == load_photos("flowers").name == "flowers"
+    assert calls == [tmp_path / "data/flowers"]
+
+
+def test_variable_names_the_flowers_folder(photo_folder, monkeypatch):
+    monkeypatch.setenv("FLOWERLIB_DATA", str(photo_folder))
+    monkeypatch.setattr(dataset, "read_manifest", lambda: manifest_of(photo_folder))
+    photos = load_photos("flowers")
+    assert (photos.name, photos.root) == ("flowers", photo_folder)
+
+
+def test_flowers_that_are_not_quite_the_papers_are_told(photo_folder, monkeypatch, capsys):
+    monkeypatch.setenv("FLOWERLIB_DATA", str(photo_folder))
+    manifest = manifest_of(photo_folder)
+    monkeypatch.setattr(dataset, "read_manifest", lambda: manifest)
+    (photo_folder / "aster/0.jpg").unlink()
+    shutil.copy(photo_folder / "aster/1.jpg", photo_folder / "aster/2.jpg")
+    load_photos("flowers")
+    assert re.search("22 photos as .* 1 missing, 1 changed, 0 extra", capsys.readouterr().out)
+
+
+def test_real_flowers(flowers_folder, monkeypatch):
+    monkeypatch.setenv("FLOWERLIB_DATA", str(flowers_folder))
+    photos = load_photos("flowers")
+    assert photos.classes == ("daisy", "dandelion", "rose", "sunflower", "tulip")
+    assert np.bincount(photos.labels).tolist() == [588, 556, 583, 536, 585]
+    parts = split(photos, seed=0)
+    assert (len(parts.train), len(parts.validation)) == (2278, 570)
+    assert parts.fingerprint == "477f697343252825e53a12b27277cad8201584fdc04554e9c49f91eb4ddaae9a"
+
+
+def test_manifest_is_the_papers():
+    manifest = read_manifest()
+    assert len(manifest) == 2848
+    assert sum(row.bytes for row in manifest) == 155_290_539
+    assert len({row.sha256 for row in manifest}) == 2844
+
+
+# reading
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_any_mode_reads_as_rgb(photo_folder, mode):
+    image = Image.new("RGB", (30, 20), (255, 255, 255)).convert(mode)
+    photos, index = add(photo_folder, "0.tif" if mode == "CMYK" else "0.png", image)
+    assert photos.read(index).shape == (20, 30, 3)
+    assert np.all(photos.read(index) == 255)
+
+
+def test_transparent_palette_reads_without_a_warning(photo_folder, recwarn):
+    image = Image.new("P", (30, 20), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    photos, index = add(photo_folder, "0.png", image, transparency=bytes([0, 128]))
+    assert photos.read(index)[0, 0].tolist() == [200, 100, 50]
+    assert not recwarn
+
+
+def test_exif_orientation_turns_the_photo(photo_folder):
+    image = Image.new("RGB", (30, 20))
+    exif = image.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    photos, index = add(photo_folder, "00.jpg", image, exif=exif)
+    assert photos.read(index).shape == (30, 20, 3)
+
+
+def test_animation_reads_as_its_first_frame(photo_folder):
+    first, second = Image.new("RGB", (30, 20), "red"), Image.new("RGB", (30, 20), "blue")
+    photos, index = add(photo_folder, "0.gif", first, save_all=True, append_images=[second])
+    assert photos.read(index)[0, 0].tolist() == [255, 0, 0]
+
+
+# bad input
+
+
+def test_all_unreadable_photos_are_named_before_any_training(photo_folder):
+    (photo_folder / "aster/0.jpg").write_text("no photo")
+    broken = photo_folder / "broom/1.jpg"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    (photo_folder / "clover/2.jpg").write_bytes(b"")
+    Image.fromarray(np.full((9, 9), 60000, np.uint16)).save(photo_folder / "clover/deep.png")
+    with pytest.raises(UserError) as error:
+        load_photos(str(photo_folder))
+    for part in ("4 of 25", "aster/0.jpg (not an image", "broom/1.jpg (image file is truncated", "clover/2.jpg"):
+        assert part in str(error.value)
+    assert "clover/deep.png (more than 8 bits" in str(error.value)
+
+
+def test_every_unreadable_photo_is_listed(photo_folder):
+    for index in range(30):
+        (photo_folder / f"aster/bad{index:02}.jpg").write_text("no photo")
+    with pytest.raises(UserError, match=r"30 of 54 .*skip_bad=true") as error:
+        load_photos(str(photo_folder))
+    assert all(f"aster/bad{index:02}.jpg (" in str(error.value) for index in range(30))
+
+
+def test_decompression_bomb_is_unreadable(photo_folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # an error from twice as many on
+    with pytest.raises(UserError, match=r"24 of 24 photos.*decompression bomb"):
+        load_photos(str(photo_folder))
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere.*No such file"):
+        load_photos(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("~nobody-here/photos", "isn't known here"), ("x" * 300, "File name too long"), ("loop", "Too many levels")],
+)
+def test_a_path_that_leads_nowhere(tmp_path, monkeypatch, source, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match=said):
+        load_photos(source)
+
+
+@pytest.mark.parametrize("name", [b"aster/\xff.jpg", b"aster/a\x07.jpg", b"\xff"])
+def test_names_that_no_table_can_hold_are_refused(photo_folder, name):
+    path = os.fsencode(photo_folder) + b"/" + name
+    try:
+        os.mkdir(path) if name == b"\xff" else shutil.copy(photo_folder / "aster/0.jpg", path)
+    except OSError:
+        pytest.skip("this file system refuses such names itself")
+    with pytest.raises(UserError, match=r"rename '.*\\"):
+        load_photos(str(photo_folder))
+
+
+def test_a_pipe_is_no_photo(photo_folder):
+    os.mkfifo(photo_folder / "aster/00.jpg")
+    (photo_folder / "aster/01.jpg").symlink_to("/dev/zero")
+    listing = list_files(photo_folder)
+    assert set(listing.others) == {"aster/00.jpg", "aster/01.jpg"}
+    assert len(listing.photos) == 24
+
+
+def test_a_file_larger_than_any_photo_is_not_read(photo_folder):
+    os.truncate(photo_folder / "aster/0.jpg", dataset.MAX_BYTES + 1)  # takes no room on the disk
+    with pytest.raises(UserError, match=r"1 of 24 .*aster/0.jpg \(357,913,941 bytes, more than"):
+        load_photos(str(photo_folder))
+
+
+def test_file_instead_of_a_folder(photo_folder):
+    with pytest.raises(UserError, match="Not a directory"):
+        load_photos(str(photo_folder / "aster/0.jpg"))
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(UserError, match="is empty"):
+        load_photos(str(tmp_path))
+
+
+def test_photos_without_class_folders(photo_folder):
+    with pytest.raises(UserError, match=r"no class folder.*at least two"):
+        load_photos(str(photo_folder / "aster"))
+
+
+def test_one_class_only(photo_folder):
+    for name in ("broom", "clover"):
+        shutil.rmtree(photo_folder / name)
+    with pytest.raises(UserError, match=r"only the class folder 'aster'.*at least two"):
+        load_photos(str(photo_folder))
+
+
+def test_class_without_photos(photo_folder):
+    (photo_folder / "dahlia").mkdir()
+    (photo_folder / "dahlia/notes.txt").write_text("none yet")
+    with pytest.raises(UserError, match="no photos: dahlia"):
+        load_photos(str(photo_folder))
+
+
+def test_variable_on_ones_own_photos_points_to_the_option(photo_folder, monkeypatch):
+    monkeypatch.setenv("FLOWERLIB_DATA", str(photo_folder))
+    with pytest.raises(UserError, match="--data FOLDER"):
+        load_photos("flowers")
+
+
+# the split
+
+
+@given(n=st.integers(2, 3000), seed=st.integers(0, 2**32 - 1))
+def test_split_is_complete_and_disjoint(n, seed):
+    photos = photos_of(n)
+    parts = split(photos, seed)
+    assert len(parts.train) == int(0.8 * n)
+    assert sorted([*parts.train, *parts.validation]) == list(range(n))
+    assert np.array_equal(split(photos, seed).train, parts.train)
+
+
+def test_split_is_the_same_on_every_machine():
+    parts = split(photos_of(10), seed=0)
+    assert parts.train.tolist() == [2, 8, 4, 9, 1, 6, 7, 3]
+    assert parts.validation.tolist() == [0, 5]
+
+
+def test_split_fingerprint_tells_seed_and_paths():
+    fingerprints = {split(photos_of(n), seed).fingerprint for n in (10, 11) for seed in (0, 1)}
+    assert len(fingerprints) == 4

@@ -1,0 +1,79 @@
+import json
+import re
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torchvision.models import get_model
+
+from flowerlib.cli import main
+from flowerlib.data.photos import load_photos, split
+from flowerlib.experiment import Experiment
+from flowerlib.files import PROJECT
+from flowerlib.training import export
+from flowerlib.training.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
+from flowerlib.training.loader import Loader
+from flowerlib.training.loop import train_and_evaluate
+
+OWN_PHOTOS = PROJECT / "docs" / "own-photos.md"
+TINY = Experiment(weights="none", image_size=40, epochs=1, batch_size=8, device="cpu", precision="float32")
+
+
+@pytest.fixture
+def trained(photo_folder, tmp_path):
+    """A session's folder, its validation pictures as the network sees them, and its logits of them."""
+    photos = load_photos(str(photo_folder))
+    run = train_and_evaluate(TINY, photos, tmp_path / "run")
+    batches = Loader(TINY, photos).clean(split(photos, 0).validation)
+    pictures = torch.cat([normalize(images) for images, _ in batches]).contiguous()
+    return tmp_path / "run", pictures, run.predictions[run.classes].to_numpy()
+
+
+def test_the_readmes_lines_give_the_network_that_was_evaluated(trained):
+    run_dir, pictures, probabilities = trained
+    (lines,) = re.findall(r"```python\n(.*?)```", OWN_PHOTOS.read_text(encoding="utf-8"), re.DOTALL)
+    assert sum(map(bool, lines.splitlines())) == 5
+    names = {}
+    exec(lines.replace("runs/flowers/resnet18-bs32", str(run_dir)), names)
+    with torch.inference_mode():
+        found = names["network"](pictures).softmax(dim=1)
+    np.testing.assert_allclose(found, probabilities, atol=1e-5)
+
+
+def test_the_onnx_file_computes_the_same_and_says_what_it_is(trained, tmp_path, capsys):
+    run_dir, pictures, probabilities = trained
+    assert main(["export", str(run_dir / "best.pt"), str(tmp_path / "out" / "best.onnx")]) == 0
+    assert "checked against the network" in capsys.readouterr().out
+    (logits,) = export.onnxruntime.InferenceSession(tmp_path / "out" / "best.onnx").run(
+        ["logits"], {"pictures": pictures.numpy()}
+    )
+    np.testing.assert_allclose(torch.from_numpy(logits).softmax(dim=1), probabilities, atol=1e-5)
+    metadata = {item.key: item.value for item in onnx.load(tmp_path / "out" / "best.onnx").metadata_props}
+    assert json.loads(metadata["classes"]) == ["aster", "broom", "clover"]
+    assert metadata["image_size"] == "40"
+    assert (json.loads(metadata["mean"]), json.loads(metadata["std"])) == (list(IMAGENET_MEAN), list(IMAGENET_STD))
+
+
+def test_a_file_that_computes_otherwise_is_not_kept(trained, tmp_path, monkeypatch):
+    run_dir, _, _ = trained
+    monkeypatch.setattr(export, "TOLERANCE", 0.0)
+    with pytest.raises(ArithmeticError, match="differ from the network's"):
+        export.export_onnx(run_dir / "best.pt", tmp_path / "best.onnx")
+    assert not list(tmp_path.glob("*.onnx*"))
+
+
+@pytest.mark.parametrize("name", ["last.pt", "run.json", "missing.pt"])
+def test_what_is_no_best_pt_is_named(trained, tmp_path, capsys, name):
+    run_dir, _, _ = trained
+    assert main(["export", str(run_dir / name), str(tmp_path / "best.onnx")]) == 1
+    assert str(run_dir / name) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["vgg11", "mobilenet_v2", "vit_b_32"])
+def test_other_networks_heads_stand_where_torchvision_puts_them(name):
+    from flowerlib.training.model import build_model, load_weights
+
+    ours = build_model(name, 3, load_weights("none", name)).state_dict()
+    theirs = get_model(name, num_classes=3).state_dict()
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}

@@ -1,0 +1,266 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torchvision.models import get_model
+
+from flowerlib.data.photos import load_photos, split
+from flowerlib.errors import UserError
+from flowerlib.experiment import Experiment
+from flowerlib.runs import METRICS_COLUMNS, confusion_matrix, read_run
+from flowerlib.training.loop import predict, score, train_and_evaluate, train_epoch
+
+TINY = {
+    "weights": "none",
+    "image_size": 40,
+    "epochs": 2,
+    "batch_size": 7,
+    "device": "cpu",
+    "precision": "float32",
+    "learning_rate": 0.01,
+    "repeats": 2,
+}
+CPU = torch.device("cpu")
+SECONDS = ["train_seconds", "val_seconds"]
+
+
+@pytest.fixture
+def photos(photo_folder):
+    return load_photos(str(photo_folder))
+
+
+def test_a_session_writes_what_it_should(photos, tmp_path):
+    run = train_and_evaluate(Experiment(**TINY, lr_step=1), photos, tmp_path / "run")
+
+    assert tuple(run.metrics.columns) == METRICS_COLUMNS
+    assert run.metrics["epoch"].tolist() == [0, 1]
+    assert run.metrics["learning_rate"].tolist() == pytest.approx([0.01, 0.001])
+    assert np.isfinite(run.metrics.to_numpy()).all()
+
+    parts = split(photos, 0)
+    assert run.predictions["photo"].tolist() == [photos.paths[index] for index in parts.validation]
+    assert run.classes == ["aster", "broom", "clover"]
+    np.testing.assert_allclose(run.predictions[run.classes].sum(axis="columns"), 1, atol=1e-5)
+    right = run.predictions[run.classes].idxmax(axis="columns") == run.predictions["label"]
+    assert right.mean() == run.metrics["val_acc"].iloc[-1]
+    assert np.trace(confusion_matrix(run.predictions)) == right.sum()
+
+    assert run.info.finished
+    assert run.info.dataset.classes == {"aster": 8, "broom": 8, "clover": 8}
+    assert (run.info.split.train, run.info.split.validation) == (19, 5)
+    assert run.info.weights.source == "none"
+
+
+def test_best_pt_is_the_network_of_the_best_epoch(photos, tmp_path):
+    run = train_and_evaluate(Experiment(**TINY), photos, tmp_path)
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    model = get_model(best["model"], num_classes=len(best["classes"]))
+    model.load_state_dict(best["state_dict"])
+    from flowerlib.training.loader import Loader
+
+    parts = split(photos, 0)
+    logits, labels = predict(model, Loader(Experiment(**TINY), photos).clean(parts.validation), CPU, "float32")
+    assert score(logits, labels)[1] == run.metrics["val_acc"].max()
+
+
+def test_two_runs_with_one_seed_are_identical_and_another_seed_differs(photos, tmp_path):
+    runs = [
+        train_and_evaluate(Experiment(**TINY, seed=seed), photos, tmp_path / name)
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    a, b, c = (run.metrics.drop(columns=SECONDS) for run in runs)
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+    pd.testing.assert_frame_equal(runs[0].predictions, runs[1].predictions, check_exact=True)
+    assert not a.equals(c)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("interrupted", ["write_last", "predict", "write_predictions"])
+def test_an_interrupted_session_ends_as_an_uninterrupted_one(photos, tmp_path, monkeypatch, interrupted):
+    experiment = Experiment(**TINY)
+    whole = train_and_evaluate(experiment, photos, tmp_path / "whole")
+
+    from flowerlib.training import loop as train
+
+    original, calls = getattr(train, interrupted), []
+
+    def stop(*arguments):
+        calls.append(arguments)
+        if len(calls) == (1 if interrupted == "write_predictions" else 2):
+            raise Stop
+        return original(*arguments)
+
+    monkeypatch.setattr(train, interrupted, stop)
+    with pytest.raises(Stop):
+        train_and_evaluate(experiment, photos, tmp_path / "broken")
+    monkeypatch.undo()
+    resumed = train_and_evaluate(experiment, photos, tmp_path / "broken")
+
+    pd.testing.assert_frame_equal(
+        whole.metrics.drop(columns=SECONDS), resumed.metrics.drop(columns=SECONDS), check_exact=True
+    )
+    pd.testing.assert_frame_equal(whole.predictions, resumed.predictions, check_exact=True)
+    last = [torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("whole", "broken")]
+    assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])
+
+
+def test_a_checkpoint_of_other_inputs_is_refused_by_name(photos, tmp_path):
+    train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
+    with pytest.raises(UserError, match="epochs: 1 then, 2 now"):
+        train_and_evaluate(Experiment(**TINY), photos, tmp_path)
+    (photos.root / photos.paths[0]).write_bytes((photos.root / photos.paths[1]).read_bytes())
+    with pytest.raises(UserError, match="data's fingerprint"):
+        train_and_evaluate(Experiment(**TINY | {"epochs": 1}), load_photos(str(photos.root)), tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(photos, tmp_path):
+    experiment = Experiment(**TINY | {"epochs": 2})
+    train_and_evaluate(experiment, photos, tmp_path)
+    for name in ("last.pt", "last.before.pt"):
+        (tmp_path / name).write_bytes(b"damaged")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with pytest.raises(UserError, match=r"last\.pt .*last\.before\.pt .*--force"):
+        train_and_evaluate(experiment, photos, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+
+
+def test_a_checkpoint_of_another_precision_is_refused(photos, tmp_path, monkeypatch):
+    # with precision=auto the settings are the same on a machine without bfloat16
+    experiment = Experiment(**TINY | {"epochs": 1, "precision": "auto"})
+    monkeypatch.setattr("flowerlib.training.loop.pick_precision", lambda name, device: "float32")
+    train_and_evaluate(experiment, photos, tmp_path)
+    monkeypatch.setattr("flowerlib.training.loop.pick_precision", lambda name, device: "bfloat16")
+    with pytest.raises(UserError, match="precision in use: float32 then, bfloat16 now"):
+        train_and_evaluate(experiment, photos, tmp_path)
+
+
+@pytest.mark.parametrize("names", [("0", "1", "10"), ("NA", "null", "True")])
+def test_classes_may_be_called_anything_but_the_tables_own_columns(photo_folder, tmp_path, names):
+    for before, after in zip(("aster", "broom", "clover"), names, strict=True):
+        (photo_folder / before).rename(photo_folder / after)
+    run = train_and_evaluate(Experiment(**TINY | {"epochs": 1}), load_photos(str(photo_folder)), tmp_path / "run")
+    right = round(run.metrics["val_acc"].iloc[-1] * len(run.predictions))
+    assert np.trace(confusion_matrix(run.predictions)) == right
+    assert confusion_matrix(run.predictions).to_numpy().sum() == len(run.predictions) == 5
+    (photo_folder / names[0]).rename(photo_folder / "label")
+    with pytest.raises(UserError, match="rename the class folder 'label'"):
+        load_photos(str(photo_folder))
+
+
+def test_a_finished_run_keeps_saying_where_it_was_computed(photos, tmp_path):
+    experiment = Experiment(**TINY | {"epochs": 1})
+    train_and_evaluate(experiment, photos, tmp_path)
+    info = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(info | {"commit": "another"}))
+    assert train_and_evaluate(experiment, photos, tmp_path).info.commit == "another"
+
+
+@pytest.mark.parametrize("spoil", ["{", "[]", "{}"])
+def test_a_damaged_run_json_is_named(tmp_path, spoil):
+    (tmp_path / "run.json").write_text(spoil)
+    with pytest.raises(UserError, match=r"run\.json"):
+        read_run(tmp_path)
+
+
+def test_means_are_over_photos_not_over_batches():
+    torch.manual_seed(0)
+    images, labels = torch.randint(0, 256, (10, 8, 8, 3), dtype=torch.uint8), torch.arange(10) % 3
+    model = nn.Sequential(nn.Flatten(), nn.Linear(8 * 8 * 3, 3))
+    frozen = torch.optim.SGD(model.parameters(), lr=0.0)
+    whole = train_epoch(model, frozen, [(images, labels)], CPU, "float32")
+    uneven = train_epoch(model, frozen, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU, "float32")
+    assert uneven == pytest.approx(whole, rel=1e-5)
+    assert score(
+        *predict(model, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU, "float32")
+    ) == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_learns_and_evaluation_leaves_the_network_alone(precision):
+    # in bfloat16 a copy of the weights kept from an earlier step would hold the loss where it began
+    torch.manual_seed(0)
+    labels = torch.arange(40) % 2
+    images = (torch.randint(0, 100, (40, 8, 8, 3)) + 120 * labels[:, None, None, None]).to(torch.uint8)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    losses = [train_epoch(model, optimizer, [(images, labels)], CPU, precision)[0] for _ in range(10)]
+    assert losses[-1] < 0.5 * losses[0]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    predict(model, [(images, labels)], CPU, precision)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_score_of_known_logits():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    loss, accuracy = score(logits, torch.tensor([0, 1, 0]))
+    expected = (math.log(1 + math.exp(-2)) + math.log(2) + math.log(1 + math.e)) / 3
+    assert (loss, accuracy) == (pytest.approx(expected), pytest.approx(1 / 3))
+
+
+def test_bfloat16_gives_nearly_the_same_logits(photos):
+    from flowerlib.training.loader import Loader
+    from flowerlib.training.model import build_model, load_weights
+
+    torch.manual_seed(0)
+    model = build_model("resnet18", 3, load_weights("none", "resnet18")).to(memory_format=torch.channels_last)
+    batches = list(Loader(Experiment(**TINY | {"image_size": 64}), photos).clean(np.arange(24)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    train_epoch(model, optimizer, batches, CPU, "float32")  # so that batch norm knows the photos
+    exact, rounded = (predict(model, batches, CPU, precision)[0] for precision in ("float32", "bfloat16"))
+    error = (rounded - exact).norm() / exact.norm()
+    assert 0 < error < 0.03  # bfloat16 keeps 8 bits; 0 would mean that it was not used
+
+
+def test_run_json_is_plain_json(photos, tmp_path):
+    train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
+    info = json.loads((tmp_path / "run.json").read_text())
+    assert {"settings", "seed", "dataset", "split", "weights", "precision", "device", "versions", "commit"} <= set(
+        info
+    )
+
+
+def test_a_frozen_backbone_stays_as_it_was_and_the_head_learns(photos, tmp_path):
+    torch.manual_seed(0)
+    from flowerlib.training.model import build_model, load_weights
+
+    start = build_model("resnet18", 3, load_weights("none", "resnet18"))
+    torch.save(start.state_dict(), tmp_path / "start.pth")
+    settings = TINY | {"weights": str(tmp_path / "start.pth"), "freeze": True}
+    train_and_evaluate(Experiment(**settings), photos, tmp_path / "run")
+    end = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
+    for key, value in start.state_dict().items():
+        if not key.startswith("fc."):  # batch norm's running means are among them
+            assert torch.equal(value, end[key]), key
+    first, last = (torch.load(tmp_path / "run" / name, weights_only=True) for name in ("last.before.pt", "last.pt"))
+    assert not torch.equal(first["model"]["fc.weight"], last["model"]["fc.weight"])
+
+
+def test_the_last_network_is_evaluated_on_new_augmentations_each_time(photos, tmp_path):
+    from flowerlib.training.loader import Loader
+    from flowerlib.training.model import build_model, load_weights
+
+    experiment = Experiment(**TINY | {"repeats": 6})
+    run = train_and_evaluate(experiment, photos, tmp_path)
+    assert len(run.repeats) == 6
+    assert len(set(run.repeats)) > 1
+    model = build_model("resnet18", 3, load_weights("none", "resnet18"))
+    model.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True)["model"])
+    views = Loader(experiment, photos).augmented(split(photos, 0).validation, experiment.epochs + 4)
+    assert score(*predict(model, views, CPU, "float32"))[1] == run.repeats[4]
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_overwritten(photos, tmp_path):
+    experiment = Experiment(**TINY | {"epochs": 1})
+    train_and_evaluate(experiment, photos, tmp_path)
+    (tmp_path / "last.pt").unlink()
+    before = (tmp_path / "metrics.csv").read_bytes()
+    with pytest.raises(UserError, match="a finished run without its checkpoints"):
+        train_and_evaluate(experiment, photos, tmp_path)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
