@@ -33,7 +33,8 @@ _PASSES = {"train": "training", "val": "validation, clean", "val_aug": "validati
 
 
 def use_report_style() -> None:
-    """Set matplotlib to the look of the report: serif, small, no frame on top and right."""
+    """Set matplotlib to the look of the report, whatever the user's own settings are."""
+    plt.rcdefaults()
     plt.rcParams.update(
         {
             "font.family": "serif",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from flowerlib.data.duplicates import PAIRS, read_pairs
 from flowerlib.errors import UserError, brief
@@ -113,11 +115,20 @@ def load_pairs(folder: Path) -> pd.DataFrame | None:
     return read_pairs(path) if path.exists() else None
 
 
+class _Title(BaseModel):
+    """report/title.yaml."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    title: str
+    authors: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+    date: Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))] = ""  # YAML has dates
+
+
 def title_page(sessions: Sequence[Session], path: Path = REPORT / "title.yaml") -> TitlePage:
     """Title and authors from the student's file, and a notice where data or weights are not the paper's."""
     try:
-        page = load_yaml(path.read_text(encoding="utf-8"))
-        title, authors, date = str(page["title"]), [str(name) for name in page["authors"]], str(page["date"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} must give title, authors (a list) and date: {brief(repr(error))}.") from error
-    return TitlePage(title, authors, date, notice(sessions))
+        page = _Title.model_validate(load_yaml(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} must give title, authors (a list) and date: {brief(error)}.") from error
+    return TitlePage(page.title, page.authors, page.date, notice(sessions))
