@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from flowerlib.data.duplicates import PAIRS, read_pairs
 from flowerlib.errors import UserError, brief
 from flowerlib.experiment import base_name, load_yaml, read_experiments
-from flowerlib.files import NOTEBOOKS, REPORT, make_folder
+from flowerlib.files import NOTEBOOKS, REPORT, alone, make_folder
 from flowerlib.notebooks import execute_notebook
 from flowerlib.report.descriptions import notice
 from flowerlib.report.display import TitlePage
@@ -39,8 +39,9 @@ def make_report(runs: Path, out: Path, engine: str, gallery: bool = True) -> Pat
     """
     folder = find_sessions(runs)
     executed = make_folder(out) / "report.ipynb"
-    execute_notebook(REPORT_NOTEBOOK, executed, {"runs": str(folder), "gallery": gallery}, log=out / "report.log")
-    return build_report(executed, out, engine)
+    with alone(out / ".lock", out):
+        execute_notebook(REPORT_NOTEBOOK, executed, {"runs": str(folder), "gallery": gallery}, log=out / "report.log")
+        return build_report(executed, out, engine)
 
 
 def find_sessions(runs: Path) -> Path:
@@ -48,6 +49,8 @@ def find_sessions(runs: Path) -> Path:
 
     Where there are several, it is ``flowers``; what is taken and what is left out is printed.
     """
+    if (runs / "run.json").exists():
+        raise UserError(f"{runs} is one session. Name the folder that holds it: --runs {runs.parent}")
     paths = list(runs.glob("[!.]*/run.json")) or list(runs.glob("*/[!.]*/run.json"))
     found = {path.parent: info for path in paths if (info := read_info(path.parent))}
     folders = sorted({folder.parent for folder, info in found.items() if info.finished})

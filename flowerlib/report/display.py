@@ -42,7 +42,7 @@ _MARKUP = re.compile(
 def latex_text(text: str) -> str:
     """Return ``text`` as LaTeX that prints it literally, on one line."""
     escaped = "".join(_LATEX.get(character, character) for character in " ".join(str(text).split()))
-    return escaped.replace("--", "-{}-")
+    return re.sub("-(?=-)", "-{}", escaped)  # two hyphens would become a dash
 
 
 def plain(text: str) -> str:

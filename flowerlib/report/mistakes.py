@@ -27,6 +27,8 @@ from flowerlib.report.statistics import (
 from flowerlib.report.tables import MISSING, frame_table
 from flowerlib.runs import LAST, Session, confusion_matrix
 
+MOST_LISTED = 25  # classes, in a table that must fit a page
+
 
 def error_part(sessions: Sequence[Session]) -> list[Part]:
     """Confusion, precision and recall, calibration and the worst mistakes of the first session's network."""
@@ -62,14 +64,16 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
         }
     )
     classes = class_table(run.predictions)
+    listed = classes.sort_values("recall", kind="stable").head(MOST_LISTED) if len(classes) > MOST_LISTED else classes
+    which = f", the {MOST_LISTED} classes with the lowest recall" if len(classes) > MOST_LISTED else ""
     frame = pd.DataFrame(
         {
             f"{quantity.capitalize()} [95 % interval]": _intervals(
-                classes[quantity], classes[f"{quantity}_low"], classes[f"{quantity}_high"]
+                listed[quantity], listed[f"{quantity}_low"], listed[f"{quantity}_high"]
             )
             for quantity in ("precision", "recall")
         },
-        index=classes.index.rename("Class"),
+        index=listed.index.rename("Class"),
     )
     worst = confident_mistakes(run.predictions, 8)[["photo", "label", "predicted", "confidence"]]
     worst.columns = ["Picture", "Label", "Predicted", "Probability"]
@@ -93,7 +97,7 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
         frame_table(
             frame,
             "classes",
-            captioned(sessions[:1], f"Session {name}: precision and recall on clean validation pictures."),
+            captioned(sessions[:1], f"Session {name}: precision and recall on clean validation pictures{which}."),
             right=list(frame),
             data=classes.reset_index(),
         ),

@@ -31,6 +31,7 @@ from flowerlib.files import REPORT, make_folder, replacing
 TEX_ENGINES = ("xelatex", "lualatex", "pdflatex")  # the first two know more than the Latin alphabet
 TEX_OPTIONS = ("-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape")
 TEX_SECONDS = 300
+BEYOND_OUR_FONT = 0x530  # from here on, beyond Latin, Greek and Cyrillic, New Computer Modern has gaps
 GENERATED = "% Written by flowerlib"  # the template's first line
 PRINTED = ("text/latex", "text/markdown")
 TABLE_FILES = {"tex": "tabular", "csv": "csv"}  # a file's suffix: the key of its content in the output's metadata
@@ -256,6 +257,33 @@ def _with_typst(build: Path) -> None:
         typst.compile(build / "report.typ", output=build / "report.pdf", root=build)
     except typst.TypstError as error:
         raise UserError(f"Typst could not set the report: {error}") from error
+    if lost := _without_a_font(build / "report.typ"):
+        print(
+            f"No font on this machine has the characters {' '.join(lost)}: the PDF shows empty boxes for them. "
+            "Install a font that has them, for example one of Noto's (on Debian and Ubuntu fonts-noto-cjk for "
+            "Chinese, Japanese and Korean, fonts-noto-core for other scripts), and make the report again.",
+            file=sys.stderr,
+        )
+
+
+def _without_a_font(document: Path) -> list[str]:
+    """The characters that Typst has no glyph for. It says so only where PDF/A, an archive's format, is asked for."""
+    lost: list[str] = []
+    text = document.read_text("utf-8")
+    if max(map(ord, text)) < BEYOND_OUR_FONT:
+        return lost
+    while True:
+        document.write_text(text, encoding="utf-8")
+        try:
+            typst.compile(document, pdf_standards="a-2u")
+        except typst.TypstError as error:
+            found = re.findall(r"the text `\"(.)\"` could not be displayed", f"{error} {error.diagnostic}")
+            if not found:
+                return lost
+            lost += dict.fromkeys(found)
+            text = text.translate(dict.fromkeys(map(ord, found)))
+        else:
+            return lost
 
 
 def _for_pandoc(tex: str, build: Path) -> str:

@@ -29,6 +29,7 @@ def shown(thing):
         (r"\cmd{~^}", r"\textbackslash{}cmd\{\textasciitilde{}\textasciicircum{}\}"),
         ("[1] *", "{[}1{]} {*}"),
         ("a--b\n\n c", "a-{}-b c"),
+        ("a---b", "a-{}-{}-b"),
     ],
 )
 def test_latex_text_prints_literally(text, latex):
