@@ -120,7 +120,7 @@ class Figure:
     def __init__(self, figure: MatplotlibFigure, name: str, caption: str, width: float = 0.8):
         figure = figure if isinstance(figure, MatplotlibFigure) else figure.get_figure(root=True)
         self.name, self.caption, self.width = slug(name), _checked(caption), width
-        self.png = _drawn(figure, "png", dpi=150)
+        self.svg = _drawn(figure, "svg", dpi=150, metadata={"Date": None})
         self.pdf = _drawn(figure, "pdf", dpi=200, metadata={"CreationDate": None})
         plt.close(figure)
 
@@ -139,7 +139,7 @@ class Figure:
         )
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        source = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        source = f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
         image = f'<img src="{source}" style="width: {self.width:.0%}" alt="{html.escape(self.caption)}">'
         data = {
             "text/plain": f"Figure {self.label}: {self.caption}",
@@ -147,13 +147,14 @@ class Figure:
             "text/latex": self.latex,
             "application/pdf": base64.b64encode(self.pdf).decode(),
         }
-        return data, {"flowerlib": {"kind": "figure", "name": self.name}}
+        return data, {"flowerlib": {"kind": "figure", "name": self.name, "svg": self.svg.decode()}}
 
 
 def _drawn(figure: MatplotlibFigure, kind: str, **options) -> bytes:
     """Return ``figure`` as a file's bytes, the same for the same figure."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType: type 3 fonts can't be searched everywhere
+    # TrueType, since type 3 fonts can't be searched everywhere; a salt, since SVG's ids are random without one
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "flowerlib"}):
         figure.savefig(buffer, format=kind, bbox_inches="tight", **options)
     return buffer.getvalue()
 

@@ -27,6 +27,7 @@ from traitlets.config import Config
 
 from flowerlib.errors import UserError
 from flowerlib.files import REPORT, make_folder, replacing
+from flowerlib.report.html import write_html
 
 TEX_ENGINES = ("xelatex", "lualatex", "pdflatex")  # the first two know more than the Latin alphabet
 TEX_OPTIONS = ("-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape")
@@ -75,6 +76,7 @@ def build_report(notebook: Path, out: Path, engine: str = "auto") -> Path:
         build = Path(folder)
         _write_sources(_read(notebook), build)
         _check_references((build / "report.tex").read_text("utf-8"), (build / "references.bib").read_text("utf-8"))
+        write_html(for_pandoc((build / "report.tex").read_text("utf-8"), build), build)
         _typeset(build, out, engine)
         _publish(build, out)
     return out / "report.pdf"
@@ -142,7 +144,10 @@ def _float_files(notebook: NotebookNode) -> dict[str, bytes]:
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         facts = output.metadata.get("flowerlib", {})
         if facts.get("kind") == "figure":
-            own = {f"figures/{facts['name']}.pdf": base64.b64decode(output.data["application/pdf"])}
+            own = {
+                f"figures/{facts['name']}.pdf": base64.b64decode(output.data["application/pdf"]),
+                f"figures/{facts['name']}.svg": facts["svg"].encode(),
+            }
         elif facts.get("kind") == "table":
             own = {f"tables/{facts['name']}.{kind}": facts[key].encode() for kind, key in TABLE_FILES.items()}
         else:
@@ -245,7 +250,7 @@ def _log(build: Path) -> str:
 
 def _with_typst(build: Path) -> None:
     """Turn report.tex into a Typst document and set that."""
-    tex = _for_pandoc((build / "report.tex").read_text("utf-8"), build)
+    tex = for_pandoc((build / "report.tex").read_text("utf-8"), build)
     options = ["--standalone", f"--template={REPORT / 'style.typ'}", f"--lua-filter={REPORT / 'typst.lua'}"]
     try:
         body = pypandoc.convert_text(tex, "typst", "latex", extra_args=options, cworkdir=str(build))
@@ -286,7 +291,7 @@ def _without_a_font(document: Path) -> list[str]:
             return lost
 
 
-def _for_pandoc(tex: str, build: Path) -> str:
+def for_pandoc(tex: str, build: Path) -> str:
     r"""Return ``tex`` with its tables, less what pandoc's LaTeX reader stumbles over.
 
     It takes what follows a command that it does not know for an argument, and drops it: a number or ``{[}``
@@ -323,7 +328,7 @@ def _publish(build: Path, out: Path) -> None:
         )
     floats = _listed(build / "report.tex")
     stale = _listed(out / "report.tex") - floats
-    for path in (*sorted(floats), "references.bib", "report.tex", "report.pdf"):
+    for path in (*sorted(floats), "references.bib", "report.tex", "report.html", "report.pdf"):
         make_folder((out / path).parent)
         with replacing(out / path) as temporary:
             shutil.copyfile(build / path, temporary)
