@@ -26,7 +26,7 @@ _STYLES = (
     + cycler(marker=["o", "s", "^", "D", "v", "x"])
 )
 
-USUAL_FONT = "DejaVu Serif"  # matplotlib brings it
+USUAL_FONT = "STIXGeneral"  # matplotlib brings it, and the PDF's text is set in it or its like
 WIDTH = 6.3  # inches: the text's width on A4
 SMALL = 7  # points
 MOST_NAMED_CLASSES = 20  # in one figure
@@ -47,7 +47,7 @@ def use_report_style(names: Iterable[str] = ()) -> None:
     plt.rcParams.update(
         {
             "font.family": [USUAL_FONT, *_fonts_with(set("".join(names)))],
-            "mathtext.fontset": "cm",
+            "mathtext.fontset": "stix",
             "font.size": 9,
             "axes.prop_cycle": _STYLES,
             "axes.spines.top": False,

@@ -133,7 +133,7 @@ class Figure:
     def latex(self) -> str:
         """The float, which reads ``figures/<name>.pdf``."""
         return (
-            f"\\begin{{figure}}[H]\n\\centering\n"
+            f"\\begin{{figure}}[htbp]\n\\centering\n"
             f"\\includegraphics[width={self.width:g}\\linewidth]{{figures/{self.name}.pdf}}\n"
             f"\\caption{{{_caption_latex(self.caption)}}}\\label{{{self.label}}}\n\\end{{figure}}"
         )
@@ -185,7 +185,7 @@ class Table:
     def latex(self) -> str:
         """The float, which reads ``tables/<name>.tex``."""
         return (
-            f"\\begin{{table}}[H]\n\\centering\\small\n"
+            f"\\begin{{table}}[htbp]\n\\centering\\small\n"
             f"\\caption{{{_caption_latex(self.caption)}}}\\label{{{self.label}}}\n"
             f"\\input{{tables/{self.name}.tex}}\n\\end{{table}}"
         )

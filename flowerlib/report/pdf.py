@@ -18,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import matplotlib
 import nbconvert
 import nbformat
 import pypandoc
@@ -33,6 +34,7 @@ TEX_ENGINES = ("xelatex", "lualatex", "pdflatex")  # the first two know more tha
 TEX_OPTIONS = ("-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape")
 TEX_SECONDS = 300
 BEYOND_OUR_FONT = 0x530  # from here on, beyond Latin, Greek and Cyrillic, New Computer Modern has gaps
+FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")  # the figures' fonts, for the text too
 GENERATED = "% Written by flowerlib"  # the template's first line
 PRINTED = ("text/latex", "text/markdown")
 TABLE_FILES = {"tex": "tabular", "csv": "csv"}  # a file's suffix: the key of its content in the output's metadata
@@ -76,8 +78,8 @@ def build_report(notebook: Path, out: Path, engine: str = "auto") -> Path:
         build = Path(folder)
         _write_sources(_read(notebook), build)
         _check_references((build / "report.tex").read_text("utf-8"), (build / "references.bib").read_text("utf-8"))
-        write_html(for_pandoc((build / "report.tex").read_text("utf-8"), build), build)
         _typeset(build, out, engine)
+        write_html(for_pandoc((build / "report.tex").read_text("utf-8"), build), build)
         _publish(build, out)
     return out / "report.pdf"
 
@@ -222,7 +224,8 @@ def _with_tex(build: Path, engine: str) -> None:
 
 def _run_tex(command: list[str], build: Path, engine: str) -> None:
     """Run a program of TeX in ``build``; raise `TexFailed` with the log's line that tells why it failed."""
-    environment = {**os.environ, "max_print_line": "1000"}  # else TeX breaks its messages at 79 characters
+    # TeX would break its messages at 79 characters; and fonts lie where matplotlib brings them
+    environment = {**os.environ, "max_print_line": "1000", "OSFONTDIR": str(FONTS)}
     try:
         done = subprocess.run(
             command,
@@ -259,7 +262,7 @@ def _with_typst(build: Path) -> None:
     _check_floats(tex, body)
     (build / "report.typ").write_text(body, encoding="utf-8")
     try:
-        typst.compile(build / "report.typ", output=build / "report.pdf", root=build)
+        typst.compile(build / "report.typ", output=build / "report.pdf", root=build, font_paths=[FONTS])
     except typst.TypstError as error:
         raise UserError(f"Typst could not set the report: {error}") from error
     if lost := _without_a_font(build / "report.typ"):
@@ -280,7 +283,7 @@ def _without_a_font(document: Path) -> list[str]:
     while True:
         document.write_text(text, encoding="utf-8")
         try:
-            typst.compile(document, pdf_standards="a-2u")
+            typst.compile(document, pdf_standards="a-2u", font_paths=[FONTS])
         except typst.TypstError as error:
             found = re.findall(r"the text `\"(.)\"` could not be displayed", f"{error} {error.diagnostic}")
             if not found:
