@@ -98,7 +98,7 @@ def _read(path: Path) -> NotebookNode:
         raise UserError(f"{path} has not been executed, so it has no results to print: run it first.")
     for number, cell in code:
         cell.source = ""
-        cell.outputs = [_printable(output) for output in cell.outputs if _is_printed(output, number, path)]
+        cell.outputs = [output for output in cell.outputs if _is_printed(output, number, path)]
     notebook.cells = [cell for _, cell in kept]
     return notebook
 
@@ -113,14 +113,6 @@ def _is_printed(output: NotebookNode, cell: int, path: Path) -> bool:
         remedy = "make it a flowerlib.report.display.Figure, which has a caption"
         print(f"Cell {cell} of {path} shows a picture that the PDF leaves out: {remedy}.", file=sys.stderr)
     return printed
-
-
-def _printable(output: NotebookNode) -> NotebookNode:
-    """Return ``output`` with the Markdown as it was written: JupyterLab is shown another."""
-    facts = output.metadata.get("flowerlib", {})
-    if facts.get("kind") == "prose":
-        output.data["text/markdown"] = facts["markdown"]
-    return output
 
 
 def _write_sources(notebook: NotebookNode, build: Path) -> None:
