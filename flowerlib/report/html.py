@@ -27,6 +27,7 @@ def write_html(tex: str, build: Path) -> None:
         "--mathml",
         "--number-sections",
         "--section-divs",
+        "--wrap=none",
         "--citeproc",
         f"--csl={REPORT / 'numeric.csl'}",
         "--bibliography=references.bib",
