@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowerlib.data.download import ManifestRow, read_manifest
-from flowerlib.data.photos import FLOWERS, Difference, PhotoFile, compare, inspect, list_files, locate
+from flowerlib.data.hashes import PhotoFile, remember
+from flowerlib.data.photos import FLOWERS, Difference, compare, inspect, list_files, locate
 
 UNREADABLE = "unreadable"
 NO_PHOTO = "no photo"
@@ -68,13 +69,16 @@ class Audit:
 
 
 def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
-    """Look at every file of a folder of class folders, and compare the photos with ``manifest`` if given.
+    """Read every file in a folder of class folders, and compare the photos with ``manifest`` if given.
+
+    Whatever is remembered from earlier sessions, the files are read: this is how to check a disk.
 
     Raises:
         UserError: ``root`` is missing, empty or no folder.
     """
     listing = list_files(root)
     files = inspect(root, listing.photos, decoded=lambda pixels: None)
+    remember(root, files)
     readable = [file for file in files if not file.problem]
     counts = Counter(_label(file) for file in readable)
     problems = (

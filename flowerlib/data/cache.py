@@ -111,7 +111,11 @@ def new_cache(fingerprint: str) -> Iterator[CacheWriter | None]:
             shutil.rmtree(building, ignore_errors=True)
 
 
+def cache_folder() -> Path:
+    """Where everything lies that can be made again from the photos: FLOWERLIB_CACHE, else data/cache."""
+    return user_path(os.environ.get("FLOWERLIB_CACHE") or DATA / "cache")
+
+
 def _folder(fingerprint: str) -> Path:
     # decoders differ between versions of Pillow, by a grey level here and there
-    parent = user_path(os.environ.get("FLOWERLIB_CACHE") or DATA / "cache")
-    return parent / f"{fingerprint[:16]}-pillow{PIL.__version__}"
+    return cache_folder() / f"{fingerprint[:16]}-pillow{PIL.__version__}"

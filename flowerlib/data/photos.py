@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flowerlib.data.cache import PixelCache, find_cache, new_cache
 from flowerlib.data.download import ManifestRow, fetch_flowers, read_manifest
+from flowerlib.data.hashes import PhotoFile, recall, remember, settled_stamp
 from flowerlib.data.threads import in_threads
 from flowerlib.errors import UserError, brief
 from flowerlib.files import DATA, is_text, user_path
@@ -42,6 +43,7 @@ class PhotoSet:
         fingerprint: SHA-256 in hex over every path and its file's bytes.
         pixels: the decoded photos.
         skipped: paths that were left out because they can't be read, each with the reason.
+        hashes: SHA-256 in hex of each photo's file.
     """
 
     name: str
@@ -52,6 +54,7 @@ class PhotoSet:
     fingerprint: str
     pixels: PixelCache
     skipped: dict[str, str]
+    hashes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -96,15 +99,6 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class PhotoFile:
-    """What one read of a file told: SHA-256 in hex ('' if it can't be read), and why it is no photo."""
-
-    path: str
-    sha256: str
-    problem: str | None
-
-
-@dataclass(frozen=True)
 class Difference:
     """How a folder's photos differ from the manifest: counts of paths."""
 
@@ -121,12 +115,13 @@ class Difference:
 
 
 def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
-    """Find the photos, fetching or generating them if need be, and decode every one, once and for all.
+    """Find the photos, fetching or generating them if necessary, and decode every one, once and for all.
+
+    A file that an earlier call has read is not read again until it changes.
 
     Args:
         source: 'flowers', 'synthetic', or a folder of class folders.
-        skip_bad: leave out photos that can't be read instead of refusing them. To find them, every file is decoded
-            each time.
+        skip_bad: leave out photos that can't be read instead of refusing them.
 
     Raises:
         UserError: no such folder, fewer than two classes, a class without photos, unreadable photos, or for
@@ -134,27 +129,41 @@ def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
     """
     name, root = locate(source)
     listing = list_files(root)
-    skipped = _unreadable(inspect(root, listing.photos, decoded=_drop)) if skip_bad else {}
+    files = _read_unknown(root, listing.photos, decode=skip_bad)
+    skipped = _unreadable(files) if skip_bad else {}
     if skipped:
-        listing = replace(listing, photos=tuple(path for path in listing.photos if path not in skipped))
-        print(f"{len(skipped):,} photos that can't be read are left out: {_listed(skipped)}")
+        files = tuple(file for file in files if file.path not in skipped)
+        listing = replace(listing, photos=tuple(file.path for file in files))
+        print(f"{len(skipped):,} photos that can't be read are left out: {_with_reasons(skipped)}")
     _refuse_too_few(root, listing, skipped)
-    files = inspect(root, listing.photos, decoded=None)
     _refuse_unreadable(root, files)
     if name == FLOWERS:
         _compare_with_paper(root, files)
     labels = [listing.classes.index(path.split("/")[0]) for path in listing.photos]
-    fingerprint = _fingerprint(part for file in files for part in (file.path, file.sha256))
+    fingerprint = photos_fingerprint(files)
     pixels = find_cache(fingerprint) or _decode_all(root, files, fingerprint)
     return PhotoSet(
-        name, root, listing.classes, listing.photos, np.array(labels, np.int64), fingerprint, pixels, skipped
+        name,
+        root,
+        listing.classes,
+        listing.photos,
+        np.array(labels, np.int64),
+        fingerprint,
+        pixels,
+        skipped,
+        tuple(file.sha256 for file in files),
     )
+
+
+def photos_fingerprint(files: Iterable[PhotoFile | ManifestRow]) -> str:
+    """SHA-256 in hex over every path and its file's hash, in the order of the paths."""
+    ordered = sorted(files, key=lambda file: file.path)
+    return _fingerprint(part for file in ordered for part in (file.path, file.sha256))
 
 
 def paper_fingerprint() -> str:
     """The fingerprint of the paper's photos, all of them and no others, by the manifest."""
-    rows = sorted(read_manifest(), key=lambda row: row.path)
-    return _fingerprint(part for row in rows for part in (row.path, row.sha256))
+    return photos_fingerprint(read_manifest())
 
 
 def split(photos: PhotoSet, seed: int) -> Split:
@@ -227,33 +236,32 @@ def list_files(root: Path) -> Listing:
 def inspect(
     root: Path, paths: Sequence[str], decoded: Callable[[np.ndarray], object] | None
 ) -> tuple[PhotoFile, ...]:
-    """Read each file once, in threads, to hash it and to decode it in full.
+    """Read each file once, in threads, to hash it and, if asked, to decode it in full.
 
     Args:
         root: the folder.
-        paths: of the files, relative to it.
-        decoded: is given the pixels of each readable photo, in order; None: the files are hashed only.
+        paths: the files, relative to it.
+        decoded: is called with the pixels of each readable photo, in order; None: the files are only hashed.
     """
 
-    def look(path: str) -> tuple[PhotoFile, np.ndarray | None]:
+    def read(path: str) -> tuple[PhotoFile, np.ndarray | None]:
         sha256, pixels = "", None
+        stamp = settled_stamp(root / path)  # before reading: what changes afterwards gets another one
         try:
-            if (size := (root / path).stat().st_size) > MAX_BYTES:
-                raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
-            data = (root / path).read_bytes()
+            data = _read_bytes(root / path)
             sha256 = hashlib.sha256(data).hexdigest()
             if decoded:
                 pixels = np.asarray(decode(data))
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            return PhotoFile(path, sha256, _problem(error)), None
-        return PhotoFile(path, sha256, None), pixels
+            return PhotoFile(path, sha256, _reason(error), bool(decoded), stamp), None
+        return PhotoFile(path, sha256, None, bool(decoded), stamp), pixels
 
     files = []
     description = "Decoding photos" if decoded else "Reading photos"
-    looks = in_threads(look, paths)
+    results = in_threads(read, paths)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of odd metadata in photos that it reads all the same
-        for file, pixels in progress_bar(looks, desc=description, total=len(paths), unit="photo"):
+        warnings.simplefilter("ignore")  # Pillow's, about odd metadata in photos that it can read
+        for file, pixels in progress_bar(results, desc=description, total=len(paths), unit="photo"):
             files.append(file)
             if pixels is not None:
                 decoded(pixels)
@@ -295,6 +303,7 @@ def _decode_all(root: Path, files: Sequence[PhotoFile], fingerprint: str) -> Pix
     with new_cache(fingerprint) as writer:
         if writer is not None:
             decoded = inspect(root, [file.path for file in files], decoded=writer.append)
+            remember(root, decoded)
             _refuse_unreadable(root, decoded)
             changed = [now.path for before, now in zip(files, decoded, strict=True) if now.sha256 != before.sha256]
             if changed:
@@ -305,8 +314,25 @@ def _decode_all(root: Path, files: Sequence[PhotoFile], fingerprint: str) -> Pix
     return find_cache(fingerprint)
 
 
-def _drop(pixels: np.ndarray) -> None:
-    """Decoding was all that was wanted."""
+def _read_unknown(root: Path, paths: Sequence[str], decode: bool) -> tuple[PhotoFile, ...]:
+    """What is known about each file; only those are read that are new, have changed, or must still be decoded."""
+    files = {path: file for path, file in recall(root, paths).items() if file.decoded or not decode}
+    unknown = [path for path in paths if path not in files]
+    files |= {file.path: file for file in inspect(root, unknown, decoded=_ignore if decode else None)}
+    files_in_order = tuple(files[path] for path in paths)
+    if unknown:
+        remember(root, files_in_order)
+    return files_in_order
+
+
+def _ignore(pixels: np.ndarray) -> None:
+    """For `inspect`, where it matters only whether a photo can be decoded."""
+
+
+def _read_bytes(file: Path) -> bytes:
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
+    return file.read_bytes()
 
 
 def _flowers_folder() -> Path:
@@ -362,7 +388,7 @@ def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> No
 def _refuse_unreadable(root: Path, files: Sequence[PhotoFile]) -> None:
     if bad := _unreadable(files):
         raise UserError(
-            f"In {root} {len(bad):,} of {len(files):,} photos can't be read: {_listed(bad)}. "
+            f"In {root} {len(bad):,} of {len(files):,} photos can't be read: {_with_reasons(bad)}. "
             "Replace them, take them out of the folder, or leave them out of this run with --set skip_bad=true."
         )
 
@@ -371,7 +397,7 @@ def _unreadable(files: Iterable[PhotoFile]) -> dict[str, str]:
     return {file.path: file.problem for file in files if file.problem}
 
 
-def _listed(bad: dict[str, str]) -> str:
+def _with_reasons(bad: dict[str, str]) -> str:
     return ", ".join(f"{path} ({problem})" for path, problem in bad.items())
 
 
@@ -386,7 +412,7 @@ def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:
         print(f"{root} is not exactly the paper's data set: {difference}.")
 
 
-def _problem(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # Pillow names a buffer in memory
         return f"not an image in any format that is read here: {', '.join(FORMATS)}"
     return brief(error)

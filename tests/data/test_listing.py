@@ -17,7 +17,7 @@ from flowerlib.errors import UserError
 
 def photos_of(n):
     paths = tuple(f"daisy/{i:05}.jpg" for i in range(n))
-    return PhotoSet("some", None, ("daisy",), paths, np.zeros(n, np.int64), "", None, {})
+    return PhotoSet("some", None, ("daisy",), paths, np.zeros(n, np.int64), "", None, {}, ())
 
 
 def manifest_of(folder):
