@@ -1,15 +1,28 @@
-"""What is wrong with a folder of photos. Nothing is changed: a person decides what to do about it."""
+"""What is wrong with a folder of photos. Nothing is changed: it is up to a person what to do about it."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from flowerlib.data.download import ManifestRow, read_manifest
+from flowerlib.data.duplicates import describe_pairs, find_pairs, pairs_file, pairs_of
 from flowerlib.data.hashes import PhotoFile, remember
-from flowerlib.data.photos import FLOWERS, Difference, compare, inspect, list_files, locate
+from flowerlib.data.photos import (
+    FLOWERS,
+    Difference,
+    compare,
+    inspect,
+    list_files,
+    locate,
+    photos_fingerprint,
+)
+from flowerlib.data.similarity import squeeze
 
 UNREADABLE = "unreadable"
 NO_PHOTO = "no photo"
@@ -28,11 +41,22 @@ class Problem:
 
 @dataclass(frozen=True)
 class Audit:
-    """Readable photos per class, every problem, and the difference from the manifest if one was given."""
+    """Readable photos per class, every problem, and what else is worth knowing.
+
+    Attributes:
+        root: the folder.
+        counts: readable photos by class.
+        problems: what is wrong with single files.
+        pairs: the near-duplicates, as in `flowerlib.data.duplicates.find_pairs`.
+        pairs_file: where they are listed.
+        difference: from the manifest, if one was given.
+    """
 
     root: Path
     counts: dict[str, int]
     problems: tuple[Problem, ...]
+    pairs: pd.DataFrame = field(compare=False)
+    pairs_file: Path
     difference: Difference | None = None
 
     @property
@@ -61,6 +85,9 @@ class Audit:
                     yield f"  {' = '.join(problem.files)} ({problem.reason})"
         if not self.problems:
             yield "No problems."
+        yield describe_pairs(self.pairs)
+        if self.pairs_file.exists():
+            yield f"  {self.pairs_file} lists them."
         if not self.usable:
             yield (
                 "A run would refuse these photos: it needs two classes or more, photos in each, every one of "
@@ -77,7 +104,8 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
         UserError: ``root`` is missing, empty or no folder.
     """
     listing = list_files(root)
-    files = inspect(root, listing.photos, decoded=lambda pixels: None)
+    squeezed = []
+    files = inspect(root, listing.photos, decoded=lambda pixels: squeezed.append(squeeze(pixels)))
     remember(root, files)
     readable = [file for file in files if not file.problem]
     counts = Counter(_label(file) for file in readable)
@@ -86,12 +114,15 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
         *(Problem(NO_PHOTO, (path,), reason) for path, reason in listing.others.items()),
         *sorted(_repetitions(readable), key=lambda problem: (problem.kind, problem.files)),
     )
+    fingerprint = photos_fingerprint(readable)
+    pairs = pairs_of(fingerprint, lambda: _search(readable, squeezed))
     difference = None if manifest is None else compare(files, manifest)
-    return Audit(root, {name: counts[name] for name in listing.classes}, problems, difference)
+    counts = {name: counts[name] for name in listing.classes}
+    return Audit(root, counts, problems, pairs, pairs_file(fingerprint), difference)
 
 
-def report(source: str) -> int:
-    """Print the audit of a data source; return the exit status: 0 if a run would take the photos, else 1.
+def print_audit(source: str) -> int:
+    """Print the audit of a data source; return the exit status: 0 if `flowerlib run` would accept the photos, else 1.
 
     Raises:
         UserError: the photos can't be found or fetched.
@@ -100,6 +131,11 @@ def report(source: str) -> int:
     result = audit(root, read_manifest() if name == FLOWERS else None)
     print(result)
     return 0 if result.usable else 1
+
+
+def _search(files: Sequence[PhotoFile], squeezed: Sequence[np.ndarray]) -> pd.DataFrame:
+    pictures = np.array(squeezed, np.uint8)
+    return find_pairs([file.path for file in files], [file.sha256 for file in files], pictures)
 
 
 def _repetitions(files: Iterable[PhotoFile]) -> Iterator[Problem]:
