@@ -25,14 +25,14 @@ from flowerlib.data.photos import (
 from flowerlib.data.similarity import squeeze
 
 UNREADABLE = "unreadable"
-NO_PHOTO = "no photo"
-TWO_LABELS = "the same bytes under two labels"
-TWICE = "the same bytes twice in a class"
+NO_PHOTO = "not a photo"
+TWO_LABELS = "identical files under two labels"
+TWICE = "identical files in one class"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: its kind (a constant of this module), the relative paths it concerns, and the reason."""
+    """One problem: its kind (a constant in this module), the relative paths it concerns, and the reason."""
 
     kind: str
     files: tuple[str, ...]
@@ -61,7 +61,7 @@ class Audit:
 
     @property
     def usable(self) -> bool:
-        """Whether a run would take these photos."""
+        """Whether a run would accept these photos."""
         return (
             len(self.counts) >= 2
             and all(self.counts.values())
@@ -90,8 +90,8 @@ class Audit:
             yield f"  {self.pairs_file} lists them."
         if not self.usable:
             yield (
-                "A run would refuse these photos: it needs two classes or more, photos in each, every one of "
-                "them readable, and for 'flowers' some of the paper's."
+                "A run would refuse these photos: it needs at least two classes, photos in each of them, all of "
+                "them readable, and for 'flowers' some of the paper's photos."
             )
 
 
@@ -101,7 +101,7 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
     Whatever is remembered from earlier sessions, the files are read: this is how to check a disk.
 
     Raises:
-        UserError: ``root`` is missing, empty or no folder.
+        UserError: ``root`` is missing, empty or not a folder.
     """
     listing = list_files(root)
     squeezed = []
@@ -111,8 +111,8 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
     counts = Counter(_label(file) for file in readable)
     problems = (
         *(Problem(UNREADABLE, (file.path,), file.problem) for file in files if file.problem),
-        *(Problem(NO_PHOTO, (path,), reason) for path, reason in listing.others.items()),
-        *sorted(_repetitions(readable), key=lambda problem: (problem.kind, problem.files)),
+        *(Problem(NO_PHOTO, (path,), reason) for path, reason in listing.unused.items()),
+        *sorted(_identical_files(readable), key=lambda problem: (problem.kind, problem.files)),
     )
     fingerprint = photos_fingerprint(readable)
     pairs = pairs_of(fingerprint, lambda: _search(readable, squeezed))
@@ -125,7 +125,7 @@ def print_audit(source: str) -> int:
     """Print the audit of a data source; return the exit status: 0 if `flowerlib run` would accept the photos, else 1.
 
     Raises:
-        UserError: the photos can't be found or fetched.
+        UserError: the photos can't be found or downloaded.
     """
     name, root = locate(source)
     result = audit(root, read_manifest() if name == FLOWERS else None)
@@ -138,7 +138,7 @@ def _search(files: Sequence[PhotoFile], squeezed: Sequence[np.ndarray]) -> pd.Da
     return find_pairs([file.path for file in files], [file.sha256 for file in files], pictures)
 
 
-def _repetitions(files: Iterable[PhotoFile]) -> Iterator[Problem]:
+def _identical_files(files: Iterable[PhotoFile]) -> Iterator[Problem]:
     copies = defaultdict(list)
     for file in files:
         copies[file.sha256].append(file)

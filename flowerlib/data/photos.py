@@ -23,10 +23,10 @@ from flowerlib.progress import progress_bar
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
-# what the suffixes stand for; among Pillow's many others is one that runs a program, Ghostscript, on what it reads
+# of these suffixes; one of Pillow's many others runs a program, Ghostscript, on the files it reads
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
-MAX_PIXELS = 89_478_485  # of a photo, where Pillow begins to suspect a decompression bomb: 268 MB decoded
-MAX_BYTES = 4 * MAX_PIXELS  # of a file: more than that many pixels take without compression
+MAX_PIXELS = 89_478_485  # per photo, 268 MB decoded: from here on Pillow suspects a decompression bomb
+MAX_BYTES = 4 * MAX_PIXELS  # per file: more than so many pixels take up uncompressed
 TRAINING_SHARE = 0.8  # section 3: int(.8 · 2,848) = 2,278 photos
 
 
@@ -38,7 +38,7 @@ class PhotoSet:
         name: 'flowers', 'synthetic', or the folder's name.
         root: the folder that holds the class folders; absolute.
         classes: names in alphabetical order; a label is an index into them.
-        paths: of the n photos, relative to root and sorted, such as 'daisy/x.jpg'.
+        paths: n paths, relative to root and sorted, such as 'daisy/x.jpg'.
         labels: int64, shape (n,).
         fingerprint: SHA-256 in hex over every path and its file's bytes.
         pixels: the decoded photos.
@@ -60,7 +60,7 @@ class PhotoSet:
         return len(self.paths)
 
     def read(self, index: int) -> np.ndarray:
-        """Return the pixels of photo ``index``, upright and of its original size: uint8 (height, width, 3).
+        """Return the pixels of photo ``index``, upright and at its original size: uint8 (height, width, 3).
 
         Raises:
             UserError: they are no longer in the cache.
@@ -70,13 +70,13 @@ class PhotoSet:
         except (OSError, ValueError) as error:  # no file, or a shorter one
             raise UserError(
                 f"The decoded pixels of {self.paths[index]} can't be read from {self.pixels.file} any more "
-                f"({brief(error)}). Run the same command again: it decodes the photos anew."
+                f"({brief(error)}). Run the same command again: it decodes the photos again."
             ) from error
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into a `PhotoSet`: int64, shapes (int(.8 n),) and (the rest,); and what identifies them."""
+    """Indices into a `PhotoSet`: int64, shapes (int(.8 n),) and (the rest,); and their fingerprint."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -89,13 +89,13 @@ class Listing:
 
     Attributes:
         classes: names of the class folders.
-        photos: files in class folders that are photos by their suffix.
-        others: every other file, and folders within class folders, each with the reason why it isn't used.
+        photos: files in class folders with a photo's suffix.
+        unused: every other file, and folders within class folders, each with the reason why it isn't used.
     """
 
     classes: tuple[str, ...]
     photos: tuple[str, ...]
-    others: dict[str, str]
+    unused: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ def split(photos: PhotoSet, seed: int) -> Split:
 def locate(source: str) -> tuple[str, Path]:
     """Return a source's name and absolute folder; 'flowers' are fetched and 'synthetic' generated if need be.
 
-    Only these two words, and the project's own folders for them, mean our data: another folder that happens
-    to be called so is named 'own-flowers' or 'own-synthetic', so that no report takes it for ours.
+    Only these two words, and the project's own folders for them, mean our data: any other folder with such a name
+    becomes 'own-flowers' or 'own-synthetic', so that no report mistakes it for ours.
     """
     if source == FLOWERS:
         return FLOWERS, _flowers_folder()
@@ -194,27 +194,27 @@ def locate(source: str) -> tuple[str, Path]:
 
 
 def list_files(root: Path) -> Listing:
-    """Sort a folder's files into photos and others.
+    """Sort a folder's files into photos and unused files.
 
-    Photos lie directly in a class folder. Folders within are left out rather than searched: else a folder of
+    Photos lie directly in a class folder. Folders inside it are left out, not searched: otherwise a folder with
     'train' and 'val' would pass for a data set with these two classes.
 
     Raises:
-        UserError: ``root`` is missing, empty or no folder, it can't be listed, or a name in it is no text.
+        UserError: ``root`` is missing, empty, not a folder or unreadable, or a name in it is not text.
     """
-    classes, photos, others = [], [], {}
+    classes, photos, unused = [], [], {}
     try:
         for entry in root.iterdir():
             if entry.name.startswith("."):
-                others[entry.name] = "hidden"
+                unused[entry.name] = "hidden"
             elif not entry.is_dir():
-                others[entry.name] = "in no class folder"
+                unused[entry.name] = "not in a class folder"
             else:
                 classes.append(entry.name)
                 for file in entry.iterdir():
                     path = f"{entry.name}/{file.name}"
-                    if reason := _why_no_photo(file):
-                        others[path] = reason
+                    if reason := _why_unused(file):
+                        unused[path] = reason
                     else:
                         photos.append(path)
     except OSError as error:
@@ -223,14 +223,14 @@ def list_files(root: Path) -> Listing:
             "'synthetic' or a folder of class folders; FLOWERLIB_DATA, where set, is the folder of "
             "'flowers'."
         ) from error
-    if not (classes or others):
+    if not (classes or unused):
         raise UserError(f"The photos' folder {root} is empty. Put a folder of photos into it for each class.")
     if odd := [name for name in (root.name, *classes, *photos) if not is_text(name)]:
         raise UserError(
-            f"In {root} rename {', '.join(map(ascii, odd))}: names with control characters, or in another encoding "
-            "than UTF-8, can't be written to a run's tables."
+            f"In {root} rename {', '.join(map(ascii, odd))}: a name that has control characters, or is not in "
+            "UTF-8, can't be written to a run's tables."
         )
-    return Listing(tuple(sorted(classes)), tuple(sorted(photos)), dict(sorted(others.items())))
+    return Listing(tuple(sorted(classes)), tuple(sorted(photos)), dict(sorted(unused.items())))
 
 
 def inspect(
@@ -280,26 +280,26 @@ def compare(files: Iterable[PhotoFile], manifest: Iterable[ManifestRow]) -> Diff
 def decode(data: bytes) -> Image.Image:
     """Decode a photo in full, turned upright by its EXIF orientation, as RGB.
 
-    An animation gives its first frame. Alpha is dropped.
+    Of an animation, the first frame is decoded. Alpha is dropped.
 
     Raises:
-        ValueError: more than 8 bits a channel, which Pillow would clip to white without a word; or so many pixels
+        ValueError: it has more than 8 bits per channel, which Pillow would silently clip to white, or so many pixels
             that it must be a decompression bomb.
-        Exception: whatever Pillow raises on a file that it can't decode.
+        Exception: whatever Pillow raises for a file that it can't decode.
     """
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width} × {image.height} pixels, more than {MAX_PIXELS:,}: make it smaller")
     if image.mode[0] in "IF":
-        raise ValueError("more than 8 bits a channel: convert it to 8 bits")
+        raise ValueError("more than 8 bits per channel: convert it to 8 bits")
     ImageOps.exif_transpose(image, in_place=True)
     if "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns about a palette's transparency
+        image = image.convert("RGBA")  # converting straight to RGB, Pillow warns about a palette's transparency
     return image.convert("RGB")
 
 
 def _decode_all(root: Path, files: Sequence[PhotoFile], fingerprint: str) -> PixelCache:
-    """Decode the photos into a new cache, unless another process has done so meanwhile."""
+    """Decode the photos into a new cache, unless another process has just done so."""
     with new_cache(fingerprint) as writer:
         if writer is not None:
             decoded = inspect(root, [file.path for file in files], decoded=writer.append)
@@ -353,15 +353,15 @@ def _synthetic_folder() -> Path:
     return folder
 
 
-def _why_no_photo(file: Path) -> str | None:
+def _why_unused(file: Path) -> str | None:
     if file.name.startswith("."):
         return "hidden"
     if file.is_dir():
         return "a folder within a class folder"
     if not file.is_file() and file.exists():
-        return "no file but a pipe or a device"  # to read it might never end
+        return "a pipe or a device, not a file"  # reading it might never end
     if file.suffix.lower() not in SUFFIXES:
-        return "not a photo's suffix"
+        return "not the suffix of a photo"
     return None
 
 
@@ -369,7 +369,7 @@ def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> No
     if len(listing.classes) < 2:
         found = f"only the class folder '{listing.classes[0]}'" if listing.classes else "no class folder"
         raise UserError(
-            f"{root} holds {found}, and a classifier needs at least two classes. Give the folder that holds "
+            f"{root} holds {found}, and a classifier needs at least two classes. Name the folder that holds "
             "a folder of photos for each class."
         )
     if reserved := {"photo", "label"} & set(listing.classes):
@@ -389,7 +389,7 @@ def _refuse_unreadable(root: Path, files: Sequence[PhotoFile]) -> None:
     if bad := _unreadable(files):
         raise UserError(
             f"In {root} {len(bad):,} of {len(files):,} photos can't be read: {_with_reasons(bad)}. "
-            "Replace them, take them out of the folder, or leave them out of this run with --set skip_bad=true."
+            "Replace them, remove them from the folder, or leave them out of this run with --set skip_bad=true."
         )
 
 
@@ -406,20 +406,20 @@ def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:
     if not difference.same:
         raise UserError(
             f"{root} holds none of the paper's {len(manifest):,} photos, which 'flowers' stands for. For "
-            "photos of your own take --data FOLDER and leave FLOWERLIB_DATA unset."
+            "your own photos use --data FOLDER and leave FLOWERLIB_DATA unset."
         )
     if difference.same < max(len(manifest), len(files)):
         print(f"{root} is not exactly the paper's data set: {difference}.")
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # Pillow names a buffer in memory
-        return f"not an image in any format that is read here: {', '.join(FORMATS)}"
+    if isinstance(error, UnidentifiedImageError):  # its own message names a buffer in memory
+        return f"not an image in any of the formats {', '.join(FORMATS)}"
     return brief(error)
 
 
 def _fingerprint(parts: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(os.fsencode(part) + b"\0")  # no path holds a zero byte
+        digest.update(os.fsencode(part) + b"\0")  # no path contains a zero byte
     return digest.hexdigest()
