@@ -97,9 +97,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from flowerlib.data import audit
+    from flowerlib.data.audit import print_audit
 
-    return audit.report(options.data)
+    return print_audit(options.data)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -113,9 +113,12 @@ def _refuse_mixed(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def load_pairs(folder: Path) -> pd.DataFrame | None:
-    """The near-duplicates among the photos, or None if they were never looked for."""
-    path = Path(folder) / PAIRS
-    return read_pairs(path) if path.exists() else None
+    """The near-duplicates among the photos of a folder's sessions; None if there is no table for these photos."""
+    infos = (read_info(path.parent) for path in sorted(Path(folder).glob("[!.]*/run.json")))
+    fingerprints = [
+        info.dataset.fingerprint for info in infos if info and info.finished
+    ]  # `load_sessions`: all equal
+    return read_pairs(Path(folder) / PAIRS, fingerprints[0]) if fingerprints else None
 
 
 class _Title(BaseModel):

@@ -116,10 +116,15 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
 
 
 def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> list[Part]:
-    """Photos that stand in the data twice, and what they do to the accuracy; ``pairs`` as in duplicates.csv."""
-    if pairs is None:
-        return []
+    """Near-duplicate photos, and what they do to the accuracy; ``pairs`` as in duplicates.csv."""
     heading = Prose("## Duplicate pictures")
+    if pairs is None:
+        text = (
+            "These pictures have not been searched for near-duplicates, or the table of them is missing. The command "
+            "`flowerlib run`, with the same options as for these sessions, makes the table without repeating any "
+            "finished session."
+        )
+        return [heading, Prose(text)]
     run = sessions[0].runs[0]
     name = plain(run.name)
     across = similar.across_split(pairs, run.predictions["photo"])
@@ -133,6 +138,11 @@ def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> 
         "with one picture among those for training and one among those for validation, where it tests little: "
         f"{len(across)}."
     )
+    if left_out := pairs.attrs.get(similar.LEFT_OUT):
+        text += (
+            f" The search was limited: {left_out:,} pairs of pictures that look somewhat alike were not compared in "
+            "detail."
+        )
     if not photos:
         return [heading, Prose(text)]
     table = accuracy_without(run.predictions, photos)
