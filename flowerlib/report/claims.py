@@ -1,6 +1,6 @@
 """What each of the paper's claims asks of the evidence: sessions, one primary measure, the range that supports it.
 
-The measures were fixed before the runs are read. What else can be read from the tables is in `readings`.
+The measures are the same whatever the runs say. What else can be read from the tables is in `readings`.
 """
 
 from __future__ import annotations

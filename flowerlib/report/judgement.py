@@ -136,7 +136,7 @@ def claims_part(sessions: Sequence[Session], findings: Sequence[Finding]) -> lis
             "": table["key"],
             "Evidence": table["evidence"].map(EVIDENCE),
             "Value [95 % interval]": table["result"],
-            "Verdict": table["verdict"].where(published, table["holm_verdict"]),
+            "Verdict": table["verdict"].where(published, table["holm_verdict"]).where(table["value"].notna(), "–"),
             "What would decide": table["would_decide"],
         }
     )

@@ -25,6 +25,7 @@ from flowerlib.report.curves import (
     step_ratio,
     unrelated_difference,
 )
+from flowerlib.report.phrases import decimal, p_text
 from flowerlib.report.statistics import (
     TAILS,
     Estimate,
@@ -74,7 +75,7 @@ class Measure:
         of: the number of one run.
         alone: the estimate of one run's number, or of the second's minus the first's, without other seeds, and what
             it rests on, in a short phrase.
-        form: format of a run's number; of a difference, a sign is added.
+        places: decimals of the number as it is told.
         logarithm: whether numbers are logarithms, and the value is their exponential.
         more: what narrows the interval of one seed, ``seeds`` or ``validation photos``.
         check: refuses runs that can't be compared; takes rows of runs.
@@ -86,7 +87,7 @@ class Measure:
     protocol: str
     of: Callable[[Run], float]
     alone: Callable[..., tuple[Estimate, str]]
-    form: str = ".3f"
+    places: int = 3
     logarithm: bool = False
     more: str = "seeds"
     check: Callable[[Sequence[Sequence[Run]]], None] = lambda rows: None
@@ -99,6 +100,10 @@ class Measure:
     def unscaled(self, number: float) -> float:
         """A told number as it is measured."""
         return math.log(number) if self.logarithm and math.isfinite(number) else float(number)
+
+    def told(self, number: float) -> str:
+        """A number as a text."""
+        return decimal(self.scaled(number), self.places)
 
 
 class Evaluation(NamedTuple):
@@ -144,11 +149,9 @@ def evaluate(measure: Measure, groups: Sequence[Mapping[int, Run]], names: Seque
         estimate, detail = measure.alone(*rows[0])
         said = [detail]
         if len(rows) > 1:
-            values = ", ".join(f"{measure.scaled(effect):{measure.form}}" for effect in effects)
+            values = ", ".join(measure.told(effect) for effect in effects)
             said.append(f"seed {rows[0][0].info.settings.seed} (the seeds give {values})")
-    means = (
-        f"{name} {measure.scaled(mean):{measure.form}}" for name, mean in zip(names, numbers.mean(0), strict=True)
-    )
+    means = (f"{name} {measure.told(mean)}" for name, mean in zip(names, numbers.mean(0), strict=True))
     return Evaluation(estimate, len(rows), _photos(rows[0][0]), "; ".join([", ".join(means), *said]))
 
 
@@ -236,10 +239,10 @@ def _convergence_alone(*runs: Run) -> tuple[Estimate, str]:
     ]
     correlation = noise_correlation(*runs) if len(runs) == 2 else 0.0
     draws = _effect(simulated_convergence(curves, finals, deviations, correlation))
-    shares = " and ".join(f"{noise_share(run):.2f}" for run in runs)
+    shares = " and ".join(decimal(noise_share(run), 2) for run in runs)
     said = f"curves simulated with {shares} of the binomial scatter"
     if correlation:
-        said += f", paired by epoch (correlation {correlation:.2f})"
+        said += f", paired by epoch (correlation {decimal(correlation, 2)})"
     tails = CONVERGENCE_TAILS if len(runs) == 1 else TAILS
     return drawn_estimate(_effect([_convergence(run) for run in runs]), draws, tails), said
 
@@ -247,10 +250,10 @@ def _convergence_alone(*runs: Run) -> tuple[Estimate, str]:
 def _fluctuation_alone(run: Run) -> tuple[Estimate, str]:
     curve = from_epoch(run, CONVERGED_BY)
     if len(run.repeats) >= MIN_REPEATS:
-        said = f"mean step {mean_step(curve):.4f}; the fixed network's {mean_step(run.repeats):.4f}"
+        said = f"mean step {decimal(mean_step(curve), 4)}; the fixed network's {decimal(mean_step(run.repeats), 4)}"
         return step_ratio(curve, run.repeats), said
     noise = float(NOISE_SHARE * binomial_deviation(curve.mean(), _photos(run)))
-    said = f"mean step {mean_step(curve):.4f}; scatter taken as {NOISE_SHARE:g} of the binomial"
+    said = f"mean step {decimal(mean_step(curve), 4)}; scatter taken as {decimal(NOISE_SHARE, 2)} of the binomial"
     return step_ratio(curve, noise), said
 
 
@@ -276,7 +279,7 @@ def _final_accuracy_alone(first: Run, second: Run) -> tuple[Estimate, str]:
     result = compare_predictions(first.predictions, second.predictions)
     said = (
         f"only the first right on {result.only_first} of {result.photos} photos, only the second on "
-        f"{result.only_second}; McNemar's exact p {result.p_value:.2g}; Newcombe's paired interval"
+        f"{result.only_second}; McNemar's exact p {p_text(result.p_value)}; Newcombe's paired interval"
     )
     return result.difference, said
 
@@ -321,13 +324,13 @@ def _same_machine(rows: Sequence[Sequence[Run]]) -> None:
 # ---- the measures
 
 CONVERGENCE = Measure(
-    definition=f"Epoch, counted from 0, at which the isotonic fit of the accuracy comes within {CONVERGED_WITHIN:g} "
-    "of the curve's own final mean",
+    definition="Epoch, counted from 0, at which the isotonic fit of the accuracy comes within "
+    f"{decimal(CONVERGED_WITHIN, 2)} of the curve's own final mean",
     label="Epochs to convergence",
     protocol=AUGMENTED,
     of=_convergence,
     alone=_convergence_alone,
-    form="z.1f",
+    places=1,
 )
 FLUCTUATION = Measure(
     definition=f"Mean step of the accuracy from epoch {CONVERGED_BY} on, over that of a fixed network evaluated "
@@ -336,16 +339,17 @@ FLUCTUATION = Measure(
     protocol=AUGMENTED,
     of=lambda run: _fluctuation_alone(run)[0].value,
     alone=_fluctuation_alone,
-    form=".2f",
+    places=2,
     logarithm=True,
 )
+# Of the four metrics the training accuracy: measured on four times the photos, it has the least noise of its own.
 ROUGHNESS = Measure(
     definition="Mean step of the training accuracy after the first drop of the learning rate",
     label="Step of training accuracy",
     protocol=TRAINING,
     of=lambda run: mean_step(slowed(run, "train_acc")),
     alone=_roughness_alone,
-    form=".4f",
+    places=4,
 )
 LATE_ACCURACY = Measure(
     definition="Mean accuracy after the second drop of the learning rate",
@@ -371,7 +375,7 @@ TRAINING_TIME = Measure(
     protocol=CLOCK,
     of=_log_seconds,
     alone=_log_seconds_alone,
-    form=".2f",
+    places=2,
     logarithm=True,
     check=_same_machine,
 )

@@ -24,6 +24,7 @@ from flowerlib.report.curves import (
 )
 from flowerlib.report.measures import AUGMENTED, CLEAN, CLOCK, TRAINING, late, share_draws, slowed
 from flowerlib.report.paper.published import FIRST, published_runs
+from flowerlib.report.phrases import decimal
 from flowerlib.report.statistics import NoEvidence, mean_variance, t_estimate
 from flowerlib.runs import Run
 
@@ -144,7 +145,7 @@ def _speed(first: Run, second: Run) -> Iterator[Reading]:
         yield Reading(f"epochs to 90 % of the {name}'s own fall", protocol, epochs[1] - epochs[0])
     level = late(first).mean() - CONVERGED_WITHIN
     epochs = [reaching_epoch(run.metrics["val_aug_acc"], level) for run in (first, second)]
-    yield Reading(f"epochs to an accuracy of {level:.3f}; none if it is never reached", AUGMENTED,
+    yield Reading(f"epochs to an accuracy of {decimal(level)}; none if it is never reached", AUGMENTED,
                   epochs[1] - epochs[0])  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The paper's claims, judged by the published tables and by our runs.
 
-Rules of judgement, fixed before any run is read:
+Rules of judgement, the same whatever the runs say:
 
 1. A claim has one primary measure and a range of it that supports the claim (`claims`). Direction and size are two
    claims (e1, e2).
@@ -33,7 +33,8 @@ from scipy import stats
 from flowerlib.report.claims import CLAIMS, Claim, ablation_sessions, paper_sessions
 from flowerlib.report.measures import MIN_SEEDS, Evaluation, Measure, evaluate
 from flowerlib.report.paper.published import published_runs
-from flowerlib.report.statistics import ALPHA, LEAST_P, TAILS, NoEvidence, format_interval, holm
+from flowerlib.report.phrases import MINUS, interval
+from flowerlib.report.statistics import ALPHA, LEAST_P, TAILS, NoEvidence, holm
 from flowerlib.runs import Run
 
 SUPPORTED = "supported"
@@ -288,16 +289,14 @@ def claims_table(findings: Sequence[Finding]) -> pd.DataFrame:
 
 
 def result_text(finding: Finding) -> str:
-    """``value [low, high]``; with signs where it is a difference."""
-    measure = finding.measure
-    signed = len(finding.claim.sessions) > 1 and not measure.logarithm
-    form = f"+{measure.form}" if signed and not measure.form.startswith("z") else measure.form
-    return format_interval(finding.value, finding.low, finding.high, form)
+    """``value [low, high]``; with a sign where it is a difference."""
+    signed = len(finding.claim.sessions) > 1 and not finding.measure.logarithm
+    return interval(finding.value, finding.low, finding.high, finding.measure.places, signed)
 
 
 def range_text(claimed: tuple[float, float]) -> str:
     """``below 10``, ``above 0``, ``between 1.5 and 2.5``."""
-    low, high = claimed
-    if math.isinf(low):
-        return f"below {high:.3g}"
-    return f"above {low:.3g}" if math.isinf(high) else f"between {low:.3g} and {high:.3g}"
+    low, high = (f"{round(end, 2):g}".replace("-", MINUS).replace("0.", ".") for end in claimed)
+    if math.isinf(claimed[0]):
+        return f"below {high}"
+    return f"above {low}" if math.isinf(claimed[1]) else f"between {low} and {high}"

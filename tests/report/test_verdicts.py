@@ -12,7 +12,6 @@ from flowerlib.report.claims import (
     AUGMENTATION,
     CLAIMS,
     FULL,
-    SLIGHT,
     SMALL_STEP,
     Claim,
     ablation_sessions,
@@ -30,6 +29,7 @@ from flowerlib.report.measures import (
     share_draws,
 )
 from flowerlib.report.paper.published import SESSIONS, published_runs
+from flowerlib.report.phrases import decimal, interval
 from flowerlib.report.statistics import t_estimate
 from flowerlib.report.verdicts import (
     CONTRADICTED,
@@ -426,7 +426,7 @@ def test_two_seeds_are_reported_and_the_first_is_judged():
     alone = judge(claim, seeds_of(claim, [SLOW], [QUICK], "curve"))
     two = judge(claim, seeds_of(claim, [SLOW, QUICK], [QUICK, SLOW], "curve"))
     assert (two.value, two.low, two.high) == (alone.value, alone.low, alone.high)
-    assert f"seed 0 (the seeds give {alone.value:.1f}, {-alone.value:.1f})" in two.note
+    assert f"seed 0 (the seeds give {decimal(alone.value, 1)}, {decimal(-alone.value, 1)})" in two.note
     assert two.scope == alone.scope == THESE_RUNS
 
 
@@ -561,14 +561,14 @@ def test_findings_as_a_table():
     ours = table[table["evidence"] == OURS].set_index("key")
     assert ours.loc["f", "result"] == "–"
     e1 = next(finding for finding in findings if finding.claim.key == "e1" and finding.evidence == OURS)
-    assert ours.loc["e1", "result"] == f"{e1.value:+.3f} [{e1.low:+.3f}, {e1.high:+.3f}]"
+    assert ours.loc["e1", "result"] == interval(e1.value, e1.low, e1.high, signed=True)
     assert ours["claimed"].to_dict() == {
         "a": f"below {CONVERGED_BY}",
         "b": "below 1.41",
         "c": "below 0",
         "d": "below 0",
         "e1": "below 0",
-        "e2": f"above -{SLIGHT:g}",
+        "e2": "above −.04",
         "f": "below 0",
         "g": "above 0",
         "h": "between 1.5 and 2.5",
@@ -587,6 +587,4 @@ def test_evaluate_says_of_each_session_its_number():
     runs = both(claim, {"table": with_right(900)}, {"table": with_right(920)})
     result = evaluate(claim.measure, [{0: run} for run in runs], claim.sessions)
     assert (result.seeds, result.photos) == (1, PHOTOS)
-    assert result.note.startswith(
-        "resnet18-bs32 0.900, resnet34-bs32 0.920; only the first right on 0 of 1000 photos"
-    )
+    assert result.note.startswith("resnet18-bs32 .900, resnet34-bs32 .920; only the first right on 0 of 1000 photos")
