@@ -220,6 +220,8 @@ class Run:
         metrics: a row an epoch, columns of `EpochMetrics`.
         predictions: a row a validation photo: ``photo``, ``label``, and a probability for each class.
         repeats: accuracies of the last epoch's network on the validation photos, augmented anew each time.
+        augmented: by validation photo (``photo``), in how many of these evaluations it was right (``correct``, of
+            ``len(repeats)``); None in a run of format 1.
     """
 
     name: str
@@ -228,6 +230,7 @@ class Run:
     metrics: pd.DataFrame
     predictions: pd.DataFrame
     repeats: tuple[float, ...] = ()
+    augmented: pd.DataFrame | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -338,6 +341,18 @@ def write_repeats(path: Path, accuracies: Sequence[float]) -> None:
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
+def write_augmented(path: Path, photos: Sequence[str], correct: Sequence[int]) -> None:
+    """Write augmented.csv.
+
+    Args:
+        path: the file.
+        photos: n relative paths, as in predictions.csv.
+        correct: for each, in how many of the evaluations of repeats.csv it was right.
+    """
+    frame = pd.DataFrame({"photo": list(photos), "correct": np.asarray(correct, dtype=int)})
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
 def read_run(folder: Path) -> Run:
     """Read a session's folder.
 
@@ -349,7 +364,9 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"There is no run in {folder}: run.json is missing. Run the session first.")
     metrics = _read_metrics(folder / "metrics.csv", info.settings.epochs)
     predictions = _read_predictions(folder / "predictions.csv", list(info.dataset.classes), info.split.validation)
-    return Run(folder.name, folder, info, metrics, predictions, _read_repeats(folder / "repeats.csv"))
+    repeats = _read_repeats(folder / "repeats.csv")
+    augmented = _read_augmented(folder / "augmented.csv", predictions["photo"], repeats)
+    return Run(folder.name, folder, info, metrics, predictions, repeats, augmented)
 
 
 def _read_repeats(path: Path) -> tuple[float, ...]:
@@ -359,6 +376,17 @@ def _read_repeats(path: Path) -> tuple[float, ...]:
     if not accuracies.between(0, 1).all():
         raise _damaged(path, "its accuracies must be fractions")
     return tuple(accuracies)
+
+
+def _read_augmented(path: Path, photos: pd.Series, repeats: Sequence[float]) -> pd.DataFrame | None:
+    if not path.exists():  # a run of format 1
+        return None
+    table = _read_table(path, {"photo": str, "correct": int})
+    if not table["photo"].equals(photos) or not table["correct"].between(0, len(repeats)).all():
+        raise _damaged(path, "it must have the photos of predictions.csv, and counts up to the number of repeats")
+    if repeats and abs(table["correct"].mean() - sum(repeats)) > 1e-4:
+        raise _damaged(path, "its counts must have the mean of repeats.csv")
+    return table
 
 
 def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:

@@ -32,7 +32,18 @@ def with_right(correct, photos=PHOTOS, first=0):
 
 
 def make_run(
-    session, *, seed=0, curve=SLOW, clean=None, seconds=10.0, table=None, photos=PHOTOS, device="cpu", **more
+    session,
+    *,
+    seed=0,
+    curve=SLOW,
+    clean=None,
+    training=None,
+    seconds=10.0,
+    table=None,
+    photos=PHOTOS,
+    device="cpu",
+    evaluations=(),
+    **more,
 ):
     """A run of one of the paper's sessions, or of one with ``more`` settings."""
     own = {"epochs": len(curve), **SESSIONS[session], "seed": seed}
@@ -42,6 +53,9 @@ def make_run(
             "epoch": range(len(curve)),
             "val_aug_acc": curve,
             "val_acc": curve if clean is None else clean,
+            "train_acc": curve if training is None else training,
+            "train_loss": 1 - np.asarray(curve if training is None else training),
+            "val_aug_loss": 1 - np.asarray(curve),
             # a little different from epoch to epoch, as clocks are
             "train_seconds": seconds * (1 + 0.01 * np.resize([1, -1], len(curve))),
         }
@@ -60,7 +74,8 @@ def make_run(
         versions={"torch": "2.15.0"},
         commit=None,
     )
-    return Run(session, Path(session), info, metrics, with_right(900) if table is None else table)
+    predicted = with_right(900) if table is None else table
+    return Run(session, Path(session), info, metrics, predicted, tuple(evaluations))
 
 
 def changed(run, **parts):

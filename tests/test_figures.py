@@ -1,4 +1,3 @@
-from dataclasses import replace
 from itertools import pairwise
 
 import matplotlib
@@ -8,9 +7,7 @@ import pandas as pd
 import pytest
 
 from flowerlib import figures
-from flowerlib.report import judgement
 from flowerlib.report.statistics import reliability_bins
-from flowerlib.report.verdicts import CLAIMS, NOT_SUPPORTED, OURS, PUBLISHED, SUPPORTED, UNDECIDED, Finding
 from flowerlib.runs import METRICS_COLUMNS, Run
 
 matplotlib.use("Agg")
@@ -168,89 +165,3 @@ def test_the_noise_figure_has_room_for_long_names_and_many_values(sessions):
     assert_nothing_leaves_the_page(figure)
     boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
     assert not any(upper.overlaps(lower) for upper, lower in pairwise(boxes))
-
-
-# ---- claims
-
-
-def make_findings(claims=CLAIMS):
-    """A finding of each verdict, and one without evidence, for each claim."""
-    nan = float("nan")
-    told = {
-        PUBLISHED: (0.3, 0.1, 0.7, SUPPORTED),
-        OURS: (-0.2, -0.5, 0.1, NOT_SUPPORTED),
-        "theirs": (0.0, -1.0, 1.0, UNDECIDED),
-        "nobody's": (nan, nan, nan, UNDECIDED),
-    }
-    return [
-        Finding(claim, evidence, claim.measure, *values, note="")
-        for claim in claims
-        for evidence, values in told.items()
-    ]
-
-
-def test_each_claim_has_a_panel_with_its_findings():
-    axes = judgement.claims_figure(make_findings()).axes
-    statements = [" ".join(ax.get_title(loc="left").split()) for ax in axes]
-    assert statements == [claim.statement for claim in CLAIMS]
-    for ax in axes:
-        drawn = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in ax.get_lines()]
-        assert drawn[0::2] == [([0.1, 0.7], [0, 0]), ([-0.5, 0.1], [1, 1]), ([-1, 1], [2, 2])]
-        assert drawn[1::2] == [([0.3], [0]), ([-0.2], [1]), ([0.0], [2])]
-        assert [text.get_text() for text in ax.get_yticklabels()] == [PUBLISHED, OURS, "theirs", "nobody's"]
-        assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [("no evidence", 3)]
-        low, high = ax.get_xlim()
-        assert low < -1
-        assert high > 1
-
-
-def test_the_verdicts_of_a_claim_look_different_also_in_grey():
-    looks = set()
-    for line in judgement.claims_figure(make_findings(CLAIMS[:1])).axes[0].get_lines()[1::2]:
-        looks.add((line.get_marker(), line.get_markerfacecolor()))
-        assert line.get_color() == "black"
-    assert len(looks) == 3
-
-
-def test_the_claimed_range_is_grey_as_far_as_the_panel_reaches():
-    for ax, claim in zip(judgement.claims_figure(make_findings()).axes, CLAIMS, strict=True):
-        (band,) = ax.patches
-        low, high = np.clip(claim.claimed, *ax.get_xlim())
-        assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((low, high))
-        finite = [bound for bound in claim.claimed if np.isfinite(bound)]
-        assert all(ax.get_xlim()[0] < bound < ax.get_xlim()[1] for bound in finite)
-
-
-@pytest.mark.parametrize("claims", [CLAIMS, CLAIMS[:3], CLAIMS[-1:]])
-def test_the_claims_figure_has_room_for_its_text(claims):
-    figures.use_report_style()
-    figure = judgement.claims_figure(make_findings(claims))
-    assert len(figure.axes) == len(claims)
-    assert_nothing_leaves_the_page(figure)
-    for ax in figure.axes:
-        ticks = [tick.get_window_extent() for tick in ax.get_xticklabels()]
-        assert not any(left.overlaps(right) for left, right in pairwise(ticks))
-        assert ax.get_window_extent().height > 0.3 * figure.dpi
-
-
-def test_measures_that_differ_by_evidence_are_both_named():
-    claim = next(claim for claim in CLAIMS if claim.published)
-    findings = make_findings([claim])
-    findings[0] = replace(findings[0], measure=claim.published)
-    label = " ".join(judgement.claims_figure(findings).axes[0].get_xlabel().split())
-    assert f"{PUBLISHED}: {claim.published.definition}" in label
-    assert f"{OURS}: {claim.measure.definition}" in label
-
-
-def test_many_classes_give_a_figure_of_bounded_size():
-    names = [f"class {number}" for number in range(300)]
-    figure = figures.confusion_figure(pd.DataFrame(np.eye(300, dtype=int), names, names))
-    assert max(figure.get_size_inches()) < 12
-    assert not figure.axes[0].texts
-
-
-def test_a_font_that_has_a_name_is_used_beside_the_usual_one():
-    figures.use_report_style(["Schön", "שלום"])
-    assert plt.rcParams["font.family"] == [figures.USUAL_FONT, "DejaVu Sans"]
-    figures.use_report_style()
-    assert plt.rcParams["font.family"] == [figures.USUAL_FONT]

@@ -17,6 +17,7 @@ from flowerlib.runs import (
     group_seeds,
     read_info,
     read_run,
+    write_augmented,
     write_info,
     write_metrics,
     write_predictions,
@@ -56,6 +57,32 @@ def test_one_seed_keeps_its_name_and_other_settings_stay_apart():
 def test_repeats_are_read_as_written(tmp_path):
     write_repeats(tmp_path / "repeats.csv", [1 / 3, 0.1])
     assert pd.read_csv(tmp_path / "repeats.csv")["val_aug_acc"].tolist() == [1 / 3, 0.1]
+
+
+def test_how_often_each_photo_was_right_is_read_as_written(folder):
+    assert read_run(folder).augmented is None  # format 1
+    photos = read_run(folder).predictions["photo"].tolist()
+    write_repeats(folder / "repeats.csv", [0.5, 1, 0])
+    write_augmented(folder / "augmented.csv", photos, np.array([2, 1]))
+    table = read_run(folder).augmented
+    assert table.to_dict("list") == {"photo": photos, "correct": [2, 1]}
+
+
+@pytest.mark.parametrize(
+    ("photos", "correct", "said"),
+    [
+        (slice(None, None, -1), [1, 2], "photos of predictions.csv"),
+        (slice(1), [3], "photos of predictions.csv"),
+        (slice(None), [0, 4], "up to the number of repeats"),
+        (slice(None), [2, 2], "mean of repeats.csv"),
+    ],
+)
+def test_counts_that_are_not_the_runs_are_refused(folder, photos, correct, said):
+    names = read_run(folder).predictions["photo"].tolist()[photos]
+    write_repeats(folder / "repeats.csv", [0.5, 1, 0])
+    write_augmented(folder / "augmented.csv", names, correct)
+    with pytest.raises(UserError, match=said):
+        read_run(folder)
 
 
 def test_a_seed_that_is_there_twice_counts_once():

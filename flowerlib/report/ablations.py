@@ -11,7 +11,7 @@ from flowerlib.report.descriptions import captioned, describe_changes, transfers
 from flowerlib.report.display import Figure, Prose, plain
 from flowerlib.report.measures import FINAL_ACCURACY, evaluate
 from flowerlib.report.sections import Part, mean_sd, spread_note
-from flowerlib.report.statistics import format_interval
+from flowerlib.report.statistics import format_interval, holm
 from flowerlib.report.tables import frame_table
 from flowerlib.runs import Session
 
@@ -75,10 +75,13 @@ def _ablation_data(ablations: Sequence[Session], rows: Sequence[dict]) -> pd.Dat
     for name, values in lasts.items():
         columns |= {name: [each.mean() for each in values], f"{name}_sd": [each.std() for each in values]}
     differences = pd.DataFrame(rows).rename(columns={"name": "session", "value": "difference"}).drop(columns="text")
+    differences["holm_p"] = holm(differences["p"])  # over these ablations
     return pd.DataFrame(columns).merge(differences, how="left", on="session")
 
 
 def _ablation_row(base: Session, session: Session) -> dict:
     groups = [dict(zip(each.seeds, each.runs, strict=True)) for each in (base, session)]
-    interval, _ = evaluate(FINAL_ACCURACY, groups, (base.name, session.name))
-    return {"name": session.name, **interval._asdict(), "text": format_interval(*interval, "+.3f")}
+    estimate = evaluate(FINAL_ACCURACY, groups, (base.name, session.name)).estimate
+    interval = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    text = format_interval(*interval.values(), "+.3f")
+    return {"name": session.name, **interval, "p": estimate.p(0.0), "text": text}

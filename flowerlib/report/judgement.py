@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as MatplotlibFigure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from flowerlib import figures
-from flowerlib.figures import SMALL, WIDTH, in_lines
+from flowerlib.report.beside import beside_published, headline, noise
+from flowerlib.report.claim_figures import claims_figure
+from flowerlib.report.claims import ABOUT_DOUBLE, CLAIMS, SLIGHT, SMALL_STEP, paper_sessions
 from flowerlib.report.descriptions import (
     captioned,
     describe_draws,
@@ -28,31 +23,26 @@ from flowerlib.report.descriptions import (
 from flowerlib.report.display import Figure, Prose, plain
 from flowerlib.report.measures import MIN_SEEDS
 from flowerlib.report.paper.published import published_tables
-from flowerlib.report.sections import Part, mean_sd, spread_note
-from flowerlib.report.statistics import CONVERGED_WITHIN, format_interval, format_mean_sd
+from flowerlib.report.sections import Part, spread_note
+from flowerlib.report.statistics import format_interval, format_mean_sd
 from flowerlib.report.tables import frame_table
 from flowerlib.report.verdicts import (
-    ABOUT_DOUBLE,
-    NOT_SUPPORTED,
+    CONTRADICTED,
+    NOT_AFTER_CORRECTION,
     OURS,
     PUBLISHED,
-    SLIGHT,
     SUPPORTED,
     UNDECIDED,
-    Claim,
     Finding,
-    beside_published,
     findings_table,
     judge_all,
-    noise,
-    paper_sessions,
 )
 from flowerlib.runs import Run, Session
 
-DECIDED = (SUPPORTED, NOT_SUPPORTED)
+DECIDED = (SUPPORTED, CONTRADICTED)
 EVIDENCE = {PUBLISHED: "published", OURS: "our runs"}
 SOURCES = {PUBLISHED: "the published tables", OURS: "our sessions"}
-VERBS = {SUPPORTED: "support", NOT_SUPPORTED: "speak against", UNDECIDED: "leave undecided"}
+VERBS = {SUPPORTED: "support", CONTRADICTED: "contradict", UNDECIDED: "leave undecided"}
 
 
 def all_runs(sessions: Sequence[Session]) -> list[Run]:
@@ -60,9 +50,9 @@ def all_runs(sessions: Sequence[Session]) -> list[Run]:
     return [run for session in sessions for run in session.runs]
 
 
-def judged(sessions: Sequence[Session]) -> list[Finding]:
-    """The paper's claims, judged by its tables and by these sessions."""
-    return judge_all(all_runs(sessions))
+def judged(sessions: Sequence[Session], ablations: Sequence[Session] = ()) -> list[Finding]:
+    """The paper's claims, judged by its tables, by these sessions and by the ablations."""
+    return judge_all(all_runs(sessions), all_runs(ablations))
 
 
 # ---- beside the published tables
@@ -132,64 +122,68 @@ def claims_part(sessions: Sequence[Session], findings: Sequence[Finding]) -> lis
     """Each claim, its measure and its verdicts."""
     table = findings_table(findings)
     own = _papers(sessions)
-    letters = {key: chr(ord("a") + place) for place, key in enumerate(table["key"].drop_duplicates())}
+    published = table["evidence"] == PUBLISHED
     claims = pd.DataFrame(
-        {"": table["key"].map(letters), "Claim": table["claim"], "Asked of its measure": table["claimed"]}
-    )[table["evidence"] == PUBLISHED]
-    verdicts = pd.DataFrame(
         {
-            "": table["key"].map(letters),
+            "": table["key"],
+            "Claim": table["claim"],
+            "In the course report's words": table["quotation"],
+            "Range that supports it": table["claimed"],
+        }
+    )[published]
+    shown = pd.DataFrame(
+        {
+            "": table["key"],
             "Evidence": table["evidence"].map(EVIDENCE),
             "Value [95 % interval]": table["result"],
-            "Verdict": table["verdict"],
+            "Verdict": table["verdict"].where(published, table["holm_verdict"]).where(table["value"].notna(), "–"),
+            "What would decide": table["would_decide"],
         }
     )
-    pairs = [letters[each.claim.key] for each in findings if each.evidence == OURS and len(each.claim.sessions) > 1]
     text = (
-        r"Table \ref{tab:claims} lists what the course report concludes, and in which range of a measure each would "
-        r"hold; Table \ref{tab:measures} defines the measures. Where two sessions are compared "
-        f"({', '.join(pairs)}), the value is that of batch size 64, or of ResNet-34, minus that of the first "
-        "session; of times it is the ratio. A conclusion is supported if the measure's whole interval lies in its "
-        r"range, not supported if none of it does, and otherwise not decided by this evidence. Table "
-        r"\ref{tab:verdicts} and Figure \ref{fig:claims} judge each twice: by the published tables, and by our own "
-        f"sessions. {describe_draws(own)}"
+        r"Table \ref{tab:claims} quotes what the course report claims, with the range of a measure that supports "
+        r"each claim; Table \ref{tab:measures} defines the measures. Table \ref{tab:verdicts} and Figure "
+        rf"\ref{{fig:claims}} judge each by the published tables and by our runs. {describe_draws(own)}"
     )
     ranges = (
-        f"The course report gives no numbers for its words. We take {CONVERGED_WITHIN:g} for small-scale, which is "
-        "half the width of the 95 % interval of an accuracy of .92 on its 570 pictures; up to "
-        f"{SLIGHT:g} for slight, half as many mistakes again as at .92; and {ABOUT_DOUBLE[0]:g} to "
-        f"{ABOUT_DOUBLE[1]:g} for approximately double, nearer to two than to one or three."
-    )
-    verdict_caption = (
-        r"The conclusions of Table \ref{tab:claims}: value of the measure, its 95 % interval, and the verdict; a "
-        "dash where the tables can't give the value."
-    )
-    figure_caption = (
-        r"The conclusions of Table \ref{tab:claims}: their measures with 95 % intervals; shaded is where a "
-        "conclusion holds."
+        "The course report gives no numbers for its words. Small is a mean step of at most "
+        f"{SMALL_STEP:.2f} times that of a fixed network, half of whose variance is then the protocol's; slight is "
+        f"up to {SLIGHT:g}, a 50 % increase of the error rate of .08; approximately double is {ABOUT_DOUBLE[0]:g} to "
+        f"{ABOUT_DOUBLE[1]:g}, nearer to two than to one or three."
     )
     return [
         Prose(text),
         Prose(ranges),
-        frame_table(claims, "claims", "The conclusions of the course report, and what each asks of its measure."),
+        frame_table(claims, "claims", "The claims of the course report, and the ranges that support them."),
         frame_table(
-            _measures_table(table, letters),
+            _measures_table(table),
             "measures",
-            r"The measures of the conclusions of Table \ref{tab:claims}, and on which validation each is taken.",
+            r"The measures of the claims of Table \ref{tab:claims}, and on which validation each is taken.",
         ),
-        frame_table(verdicts, "verdicts", captioned(own, verdict_caption), data=table),
-        Figure(claims_figure(findings), "claims", captioned(own, figure_caption), width=1.0),
-        *(Prose(_notes(table, letters, evidence)) for evidence in EVIDENCE),
+        frame_table(
+            shown,
+            "verdicts",
+            captioned(
+                own, r"The claims of Table \ref{tab:claims}: value, 95 % interval, verdict after Holm's correction."
+            ),
+            data=table,
+        ),
+        Figure(
+            claims_figure(table),
+            "claims",
+            captioned(own, r"The claims of Table \ref{tab:claims}; shaded is the range that supports each."),
+            width=1.0,
+        ),
     ]
 
 
-def _measures_table(table: pd.DataFrame, letters: dict[str, str]) -> pd.DataFrame:
+def _measures_table(table: pd.DataFrame) -> pd.DataFrame:
     """A row a measure: of which claims, and of which evidence where that is one alone."""
     rows = []
     for measure, group in table.groupby("measure", sort=False):
-        keys = ", ".join(letters[key] for key in group["key"].drop_duplicates())
-        (*_, evidence), several = group["evidence"], group["evidence"].nunique() > 1
-        of = keys if several else f"{keys} ({EVIDENCE[evidence]})"
+        keys = ", ".join(group["key"].drop_duplicates())
+        evidences = group["evidence"].unique()
+        of = keys if len(evidences) > 1 else f"{keys} ({EVIDENCE[evidences[0]]})"
         rows.append({"Of": of, "Measure": measure, "Taken on": group["protocol"].iloc[0]})
     return pd.DataFrame(rows)
 
@@ -199,7 +193,7 @@ def summarize(findings: Sequence[Finding]) -> str:
     said = []
     for evidence, name in SOURCES.items():
         of = {
-            verdict: [quoted(each.claim) for each in findings if (each.evidence, each.verdict) == (evidence, verdict)]
+            verdict: [quoted(each) for each in findings if (each.evidence, each.verdict) == (evidence, verdict)]
             for verdict in VERBS
         }
         parts = [
@@ -210,90 +204,13 @@ def summarize(findings: Sequence[Finding]) -> str:
         else:
             said.append(f"{name} decide none")
     claims = len({each.claim.key for each in findings})
-    return f"Of the {claims} conclusions of the course report {'; '.join(said)}."
+    return f"Of the {claims} claims of the course report {'; '.join(said)}."
 
 
-def quoted(claim: Claim) -> str:
-    """A claim as a part of a sentence."""
-    return f"“{claim.statement.rstrip('.')}”"
-
-
-def _notes(table: pd.DataFrame, letters: dict[str, str], evidence: str) -> str:
-    """What each value rests on."""
-    rows = table[table["evidence"] == evidence]
-    notes = " ".join(f"({letters[row.key]}) {plain(row.note)}" for row in rows.itertuples())
-    return f"*What the values of {SOURCES[evidence]} rest on.* {notes}"
-
-
-def claims_figure(findings: Sequence[Finding]) -> MatplotlibFigure:
-    """A panel a claim: its values with intervals, and in grey the range in which the claim wants them.
-
-    Each panel has a scale of its own: the claims are about epochs, accuracies and ratios.
-
-    Args:
-        findings: of `flowerlib.report.verdicts.judge_all`.
-    """
-    claims = {finding.claim.key: [] for finding in findings}
-    for finding in findings:
-        claims[finding.claim.key].append(finding)
-    rows = -(-len(claims) // 2)
-    figure, axes = plt.subplots(rows, 2, squeeze=False, figsize=(WIDTH, 0.5 + 1.55 * rows), layout="constrained")
-    for ax in list(axes.flat)[len(claims) :]:
-        ax.remove()
-    for ax, group in zip(axes.flat, claims.values(), strict=False):
-        _plot_claim(group, ax)
-    figure.legend(handles=_claim_legend(), loc="outside upper center", ncols=4)
-    return figure
-
-
-def _plot_claim(findings: Sequence[Finding], ax: Axes) -> None:
-    claim = findings[0].claim
-    numbers = [number for finding in findings for number in (finding.low, finding.high)] + list(claim.claimed)
-    numbers = [number for number in numbers if isfinite(number)]
-    low, high = min(numbers), max(numbers)
-    margin = 0.08 * (high - low) or 1
-    ax.set(xlim=(low - margin, high + margin), ylim=(len(findings) - 0.5, -0.5))
-    ax.axvspan(*np.clip(claim.claimed, *ax.get_xlim()), color="0.88", linewidth=0)
-    for row, finding in enumerate(findings):
-        if isfinite(finding.value):
-            ax.plot([finding.low, finding.high], [row, row], color="black", linestyle="-", marker="")
-            ax.plot(finding.value, row, color="black", linestyle="", **_marker(finding.verdict))
-        else:
-            ax.text(
-                0.02, row, "no evidence", transform=ax.get_yaxis_transform(), va="center", style="italic", size=SMALL
-            )
-    ax.set_yticks(range(len(findings)), [finding.evidence for finding in findings])
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.tick_params(labelsize=SMALL)
-    ax.set_title(in_lines(claim.statement, WIDTH / 2), fontsize=SMALL + 1, loc="left", x=-0.18)
-    ax.set_xlabel(in_lines(_measured(findings), WIDTH / 2), fontsize=SMALL)
-
-
-def _measured(findings: Sequence[Finding]) -> str:
-    """What is measured; by evidence where that differs."""
-    definitions = {finding.evidence: finding.measure.definition for finding in findings}
-    if len(set(definitions.values())) > 1:
-        said = "; ".join(f"{evidence}: {definition}" for evidence, definition in definitions.items())
-    else:
-        said = next(iter(definitions.values()))
-    sessions = findings[0].claim.sessions
-    return f"{said} ({' against '.join(reversed(sessions))})" if len(sessions) > 1 else said
-
-
-def _marker(verdict: str) -> dict[str, object]:
-    return {
-        "marker": "X" if verdict == NOT_SUPPORTED else "o",
-        "markersize": 6,
-        "markerfacecolor": "black" if verdict in (SUPPORTED, NOT_SUPPORTED) else "white",
-    }
-
-
-def _claim_legend() -> list[Line2D | Patch]:
-    markers = [
-        Line2D([], [], color="black", linestyle="-", label=verdict, **_marker(verdict))
-        for verdict in (SUPPORTED, NOT_SUPPORTED, UNDECIDED)
-    ]
-    return [Patch(color="0.88", label="claimed"), *markers]
+def quoted(finding: Finding) -> str:
+    """A claim as a part of a sentence, with what the correction says of it."""
+    correction = ", though not after correction" if finding.corrected.endswith(NOT_AFTER_CORRECTION) else ""
+    return f"“{finding.claim.paper.claim}”{correction}"
 
 
 # ---- why the published curve jumps
@@ -389,7 +306,7 @@ def abstract(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
         f"In {len(sessions)} training session{'s' if len(sessions) > 1 else ''}"
         + (f" of {len(runs)} runs in all" if len(runs) > len(sessions) else "")
         + f" on {sessions[0].info.dataset.photos:,} pictures the accuracy after the last epoch is "
-        f"{_last(sessions, 'val_acc')} on clean validation pictures, and {_last(sessions, 'val_aug_acc')} on "
+        f"{_last(sessions, 'clean')} on clean validation pictures, and {_last(sessions, 'augmented')} on "
         "pictures augmented like those for training, as the course report measured.",
         summarize(findings),
         *_scope(sessions),
@@ -403,17 +320,22 @@ def abstract(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
     return " ".join(said)
 
 
-def _last(sessions: Sequence[Session], column: str) -> str:
-    return ", ".join(f"{mean_sd(session.last(column))} ({plain(session.name)})" for session in sessions)
+def _last(sessions: Sequence[Session], protocol: str) -> str:
+    """Each session's last accuracy; of augmented photos the mean of the repeated evaluations with their scatter."""
+    table = headline(sessions)
+    spread = table["augmented_sd"] if protocol == "augmented" else [np.nan] * len(table)
+    numbers = [format_mean_sd(*pair) for pair in zip(table[protocol], spread, strict=True)]
+    return ", ".join(f"{number} ({plain(name)})" for number, name in zip(numbers, table["session"], strict=True))
 
 
 def conclusion(sessions: Sequence[Session], findings: Sequence[Finding]) -> str:
     """The claims, put together by what the two evidences say of them."""
-    verdicts = {(each.claim.key, each.evidence): each.verdict for each in findings}
+    by_key = {(each.claim.key, each.evidence): each for each in findings}
     groups: dict[str, list[str]] = {}
-    for claim in dict.fromkeys(each.claim for each in findings):
-        heading = _by_both(verdicts[claim.key, PUBLISHED], verdicts[claim.key, OURS])
-        groups.setdefault(heading, []).append(quoted(claim))
+    for claim in CLAIMS:
+        own = by_key[claim.key, OURS]
+        heading = _by_both(by_key[claim.key, PUBLISHED].verdict, own.verdict)
+        groups.setdefault(heading, []).append(quoted(own))
     sentences = [f"{heading}: {'; '.join(statements)}." for heading, statements in groups.items()]
     return " ".join([*_reservation(sessions), *sentences, *_scope(sessions)])
 

@@ -50,7 +50,7 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
         [
             ("Accuracy", *right),
             ("Mean confidence", sure, nan, nan),
-            (f"Expected calibration error, {BINS} bins", *error),
+            (f"Expected calibration error, {BINS} bins", error.value, nan, nan),
         ],
         columns=["quantity", "value", "low", "high"],
     )
@@ -84,7 +84,7 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
             "overall",
             captioned(sessions[:1], f"Session {name}: accuracy and calibration on clean validation pictures."),
             right=("95 % interval",),
-            data=overall,
+            data=overall.assign(bootstrap_low=[nan, nan, error.low], bootstrap_high=[nan, nan, error.high]),
         ),
         Figure(
             figures.confusion_figure(confusion_matrix(run.predictions)),

@@ -35,6 +35,13 @@ def interval(value: float, low: float, high: float, places: int = 3, signed: boo
     return f"{decimal(value, places, signed)} [{decimal(low, places)}, {decimal(high, places)}]"
 
 
+def p_text(p: float) -> str:
+    """``.0017``, ``.035``, ``.74``: a p-value to two digits; ``< .001``; a dash for none."""
+    if math.isnan(p):
+        return MISSING
+    return "< .001" if p < 0.001 else decimal(p, 2 + (p < 0.0995) + (p < 0.00995))
+
+
 def mean_sd(values: Iterable[float], places: int = 3) -> str:
     """``.912 ± .004``: mean and standard deviation; the value alone where there is one."""
     numbers = [value for value in values if not math.isnan(value)]

@@ -1,32 +1,33 @@
-"""Statistics of metric tables. They know tables, not networks.
+"""Intervals, and statistics of predictions. They know tables, neither networks nor the paper; curves are in `curves`.
 
-Every interval is at 95 %. Two validations are never mixed: ``augmented`` is the paper's, whose curves it
-describes; ``clean`` is that of predictions.csv, where two networks can be compared photo by photo.
+Every interval is at 95 % and covers at least about that, which the tests simulate; what covers less is called a
+range. Two validations are never mixed: ``augmented`` is the paper's, whose curves it describes; ``clean`` is that of
+predictions.csv, where two networks can be compared photo by photo.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.optimize import isotonic_regression
+from scipy.optimize import brentq
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from flowerlib.runs import confusion_matrix
 
 ALPHA = 0.05
 TAILS = (ALPHA / 2, 1 - ALPHA / 2)
+LEAST_P = 1e-6  # no approximation here carries further
 RESAMPLES = 10_000
 SEED = 0  # of every resampling: the same tables give the same intervals
-
-# Two points: half the width of the interval of one accuracy of .92 on 570 photos (±.022). What moves by less
-# can't be told from a converged accuracy, and its fluctuation is small.
-CONVERGED_WITHIN = 0.02
 
 BINS = 15  # of the calibration error, as in Guo et al. (2017)
 
@@ -39,8 +40,32 @@ class Interval(NamedTuple):
     high: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its interval at 95 %, and the test that belongs to it.
+
+    Attributes:
+        value, low, high: the number and its interval.
+        p: the two-sided p-value of any other number; below .05 where the interval leaves it out.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: Callable[[float], float]
+
+
 class NoEvidence(Exception):
-    """The tables can't decide a claim; the message says why."""
+    """The tables can't decide a claim.
+
+    Args:
+        reason: why, in a short phrase.
+        decides: what would.
+    """
+
+    def __init__(self, reason: str, decides: str = ""):
+        super().__init__(reason)
+        self.decides = decides
 
 
 # ---- intervals
@@ -57,8 +82,8 @@ def wilson(correct: int, photos: int) -> Interval:
     return holding(correct / photos, low, high)  # of none or all right, a limit may be off by a rounding error
 
 
-def t_interval(value: float, parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Student's interval of a value whose variance is a sum.
+def t_estimate(value: float, parts: Sequence[tuple[float, float]]) -> Estimate:
+    """Student's interval and test of a value whose variance is a sum.
 
     Args:
         value: the estimate.
@@ -68,17 +93,63 @@ def t_interval(value: float, parts: Sequence[tuple[float, float]]) -> tuple[floa
     variances, freedoms = np.transpose(parts)
     total = variances.sum()
     if not total > 0:
-        return value, value
-    freedom = total**2 / (variances**2 / freedoms).sum()
-    half = stats.t.ppf(TAILS[1], freedom) * math.sqrt(total)
-    return value - half, value + half
+        return Estimate(value, value, value, lambda edge: float(value == edge))
+    freedom, deviation = total**2 / (variances**2 / freedoms).sum(), math.sqrt(total)
+    half = stats.t.ppf(TAILS[1], freedom) * deviation
+    return Estimate(
+        float(value),
+        float(value - half),
+        float(value + half),
+        lambda edge: float(2 * stats.t.sf(abs(value - edge) / deviation, freedom)),
+    )
+
+
+def drawn_estimate(value: float, draws: np.ndarray, tails: tuple[float, float] = TAILS) -> Estimate:
+    """The interval between two points of simulated values, and the test by their shares.
+
+    Args:
+        value: the estimate.
+        draws: the simulated values.
+        tails: the shares of the draws below the lower and below the upper limit; other than 2.5 % and 97.5 % where
+            the estimate is known to be biased.
+    """
+    low, high = np.quantile(draws, tails)
+
+    def p(edge: float) -> float:
+        below, above = (
+            (int(count) + 1) / (len(draws) + 1) for count in ((draws <= edge).sum(), (draws >= edge).sum())
+        )
+        return min(1.0, ALPHA * below / tails[0], ALPHA * above / (1 - tails[1]))
+
+    return Estimate(*holding(value, low, high), p)
+
+
+def inverted_estimate(value: float, limits: Callable[[float], tuple[float, float]]) -> Estimate:
+    """An interval whose test is its inversion.
+
+    Args:
+        value: the estimate.
+        limits: the interval at any level, by the share it leaves out.
+    """
+
+    def p(edge: float) -> float:
+        def beyond(log_alpha: float) -> float:
+            low, high = limits(math.exp(log_alpha))
+            return edge - (high if edge > value else low)
+
+        if edge == value:
+            return 1.0
+        least, most = math.log(LEAST_P), math.log(1 - 1e-9)
+        return math.exp(brentq(beyond, least, most)) if beyond(least) * beyond(most) < 0 else LEAST_P
+
+    return Estimate(float(value), *map(float, limits(ALPHA)), p)
 
 
 def mean_variance(values: np.ndarray, factor: float = 1.0) -> tuple[float, float]:
     """The variance of the mean of ``values`` and its degrees of freedom."""
     freedom = len(values) - 1
     if freedom < 1:
-        raise NoEvidence("There are too few epochs for an interval.")
+        raise NoEvidence("too few values for an interval", "more epochs")
     return factor * float(np.var(values, ddof=1)) / len(values), freedom
 
 
@@ -160,16 +231,24 @@ def reliability_bins(predictions: pd.DataFrame, bins: int = BINS) -> pd.DataFram
     return result
 
 
-def calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> Interval:
-    """The expected calibration error (ECE) of the most probable class, with a bootstrap interval over photos.
+class BootstrapRange(NamedTuple):
+    """A value and the range of a bootstrap that covers less than 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+def calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> BootstrapRange:
+    """The expected calibration error (ECE) of the most probable class, with a bootstrap's range over photos.
 
     ECE is the sum over the bins of `reliability_bins` of (the bin's share of the photos) · |accuracy - mean
     confidence|, as in Guo et al., "On Calibration of Modern Neural Networks" (2017).
 
     A sum of absolute values is too high for few photos (by .016 for 570 and a perfect network, simulated), and
-    that of resampled photos higher by as much again. So the interval is the basic bootstrap's, which turns that
-    round, from 0 up, widened to hold the estimate. Simulated, it holds the truth in about 90 % of cases where
-    the error is .03 and more, in 75 % where it is 0; a percentile interval never does there.
+    that of resampled photos higher by as much again. So the range is the basic bootstrap's, which turns that
+    round, from 0 up, widened to hold the estimate. Simulated, it holds the truth in 75 to 90 % of cases: it is no
+    95 % interval.
     """
     table = outcomes(predictions)
     gaps = table["confidence"].to_numpy() - table["correct"].to_numpy()
@@ -182,7 +261,7 @@ def calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> Interval:
     random = np.random.default_rng(SEED)
     value = error(np.arange(photos))
     low, high = np.quantile([error(random.integers(0, photos, photos)) for _ in range(RESAMPLES)], TAILS)
-    return holding(value, max(2 * value - high, 0.0), 2 * value - low)
+    return BootstrapRange(*holding(value, max(2 * value - high, 0.0), 2 * value - low))
 
 
 def confident_mistakes(predictions: pd.DataFrame, count: int = 10) -> pd.DataFrame:
@@ -227,105 +306,77 @@ class Comparison(NamedTuple):
     Attributes:
         photos: in both tables.
         only_first, only_second: photos that only this network has right.
-        difference: the second's accuracy minus the first's, with its interval.
+        difference: the second's accuracy minus the first's, with Newcombe's interval; its p is McNemar's for 0.
         p_value: of McNemar's exact test.
     """
 
     photos: int
     only_first: int
     only_second: int
-    difference: Interval
+    difference: Estimate
     p_value: float
 
 
 def compare_predictions(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:
-    """Compare two networks on the photos that both tables hold.
-
-    McNemar's exact test is statsmodels'. The interval of the difference is a percentile bootstrap over photos;
-    only the photos that one network alone has right move it, so their two counts are resampled, as parts of a
-    multinomial. Of few such photos a bootstrap is too sure (four to none exclude 0, at a p of .125): where the
-    exact test finds no difference, the interval is widened to hold 0.
+    """Compare two networks on the photos that both tables hold, by `paired_limits` and McNemar's exact test.
 
     Raises:
         ValueError: the tables have no photo in common.
     """
-    both = side_by_side(first, second)
-    if both.empty:
+    pairs = side_by_side(first, second)
+    if pairs.empty:
         raise ValueError("the two tables of predictions have no photo in common")
-    photos = len(both)
-    counts = pd.crosstab(both["first"], both["second"]).reindex([True, False], axis=0, fill_value=0)
-    counts = counts.reindex([True, False], axis=1, fill_value=0).to_numpy()
-    only_first, only_second = int(counts[0, 1]), int(counts[1, 0])
-    p_value = float(mcnemar(counts, exact=True).pvalue)
+    one, other = pairs["first"], pairs["second"]
+    cells = tuple(int(cell.sum()) for cell in (one & other, one & ~other, ~one & other, ~one & ~other))
+    p_value = float(mcnemar([cells[:2], cells[2:]], exact=True).pvalue)
+    estimate = inverted_estimate((cells[2] - cells[1]) / sum(cells), partial(paired_limits, cells))
+    difference = replace(estimate, p=lambda edge: estimate.p(edge) if edge else p_value)
+    return Comparison(sum(cells), cells[1], cells[2], difference, p_value)
 
-    random = np.random.default_rng(SEED)
-    shares = np.array([only_first, only_second, photos - only_first - only_second]) / photos
-    drawn = random.multinomial(photos, shares, size=RESAMPLES)
-    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / photos, TAILS)
-    if p_value >= ALPHA:
-        low, high = min(low, 0.0), max(high, 0.0)
-    difference = holding((only_second - only_first) / photos, low, high)
-    return Comparison(photos, only_first, only_second, difference, p_value)
+
+def paired_limits(cells: tuple[int, int, int, int], alpha: float = ALPHA) -> tuple[float, float]:
+    """Newcombe's score interval of the second share minus the first, of the same photos.
+
+    Source: Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired
+    data", Statistics in Medicine 17 (1998), method 10: Wilson's limits of both shares, joined by their correlation.
+
+    Args:
+        cells: how many photos both have right, only the first, only the second, neither.
+        alpha: the share of cases that the interval leaves out.
+    """
+    both, only_first, only_second, neither = cells
+    photos = sum(cells)
+    rights = both + only_second, both + only_first
+    (second, low2, high2), (first, low1, high1) = (
+        (right / photos, *proportion_confint(right, photos, alpha, method="wilson")) for right in rights
+    )
+    margins = math.prod((rights[0], photos - rights[0], rights[1], photos - rights[1]))
+    excess = both * neither - only_first * only_second
+    excess = max(excess - photos / 2, 0) if excess > 0 else excess  # continuity correction
+    phi = excess / math.sqrt(margins) if margins else 0.0
+    below = (second - low2) ** 2 + (high1 - first) ** 2 - 2 * phi * (second - low2) * (high1 - first)
+    above = (high2 - second) ** 2 + (first - low1) ** 2 - 2 * phi * (high2 - second) * (first - low1)
+    difference = second - first
+    return difference - math.sqrt(below), difference + math.sqrt(above)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's adjusted p-values of a family of tests; NaN stays NaN and does not count.
+
+    Source: Holm (1979); statsmodels ``multipletests(method="holm")``.
+    """
+    values = np.asarray(p_values, dtype=float)
+    known = ~np.isnan(values)
+    adjusted = np.full(len(values), math.nan)
+    if known.any():
+        adjusted[known] = multipletests(values[known], method="holm")[1]
+    return adjusted
 
 
 def side_by_side(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Whether each network has a photo right: ``first`` and ``second``, for the photos of both."""
     right = [outcomes(table).set_index("photo")["correct"] for table in (first, second)]
     return pd.concat(right, axis=1, join="inner", keys=["first", "second"])
-
-
-# ---- one curve
-
-
-def convergence_epoch(accuracies: Sequence[float], final: int) -> float:
-    """When a curve comes within `CONVERGED_WITHIN` of its final mean, in epochs.
-
-    The curve is first made to rise only (isotonic regression, the least-squares fit among rising curves), or
-    else one lucky early epoch would count; between two epochs it is a straight line.
-
-    Args:
-        accuracies: one an epoch, from epoch 0.
-        final: the final mean is that of the epochs from this one on.
-    """
-    accuracies = np.asarray(accuracies, dtype=float)
-    rising = isotonic_regression(accuracies).x
-    aim = accuracies[final:].mean() - CONVERGED_WITHIN
-    after = int(np.argmax(rising >= aim))
-    if after == 0:
-        return 0.0
-    before = rising[after - 1]
-    return after - 1 + float((aim - before) / (rising[after] - before))
-
-
-def mean_step(accuracies: Sequence[float]) -> float:
-    """Mean absolute difference from one epoch to the next: how rough a curve is."""
-    return float(np.abs(np.diff(accuracies)).mean())
-
-
-def scatter(accuracies: Sequence[float], photos: int) -> dict[str, float]:
-    """How far accuracies of a network that no longer changes scatter.
-
-    Args:
-        accuracies: two or more, each measured on as many photos.
-        photos: on how many.
-
-    Returns:
-        ``evaluations``, ``mean``, ``sd`` with ``sd_low`` and ``sd_high`` (chi-square, for independent normal values),
-        ``mean_step`` (mean absolute difference from one to the next), ``binomial_sd`` (for new photos each time: an
-        upper limit for the same photos under new augmentations).
-    """
-    values = np.asarray(accuracies, dtype=float)
-    freedom, mean, sd = len(values) - 1, values.mean(), values.std(ddof=1)
-    high, low = sd * np.sqrt(freedom / stats.chi2.ppf(TAILS, freedom))
-    return {
-        "evaluations": len(values),
-        "mean": mean,
-        "sd": sd,
-        "sd_low": low,
-        "sd_high": high,
-        "mean_step": mean_step(values),
-        "binomial_sd": math.sqrt(mean * (1 - mean) / photos),
-    }
 
 
 # ---- texts

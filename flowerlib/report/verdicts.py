@@ -1,148 +1,85 @@
-"""The paper's claims (section 4), judged by the published tables and by our runs: verdicts follow from intervals."""
+"""The paper's claims, judged by the published tables and by our runs.
+
+Rules of judgement, the same whatever the runs say:
+
+1. A claim has one primary measure and a range of it that supports the claim (`claims`). Direction and size are two
+   claims (e1, e2).
+2. A verdict follows from the 95 % interval alone: supported if all of it lies in the range, contradicted if none of
+   it does, else undecided. For a range with one end that is a one-sided test at 2.5 %: both say the same.
+3. The p-value is two-sided, of the end of the range that is hardest to exclude; the interval leaves that end out
+   where p < .05. Against 0, networks that are compared photo by photo have McNemar's exact p, which is the stricter.
+4. Holm's correction is over the primary measures of our runs, as many as have a value. Where a verdict does not
+   outlive it, "not after correction" is added. The published tables are not corrected: they are no runs of ours.
+5. Secondary readings (`readings`: other metrics, other definitions) have no verdict.
+6. Where nothing decides, the table says what would at this value: how many seeds, of a session each, or how many
+   validation photos.
+7. With `MIN_SEEDS` seeds or more an interval is over seeds and speaks of the method; with fewer it speaks of these
+   runs. The published tables are of one run each.
+8. Published accuracies e and g: each session on validation photos of its own, because its author's code draws the
+   split anew in every run. Ours: photo by photo, on clean photos.
+9. i and j are judged by the ablations, at the size at which these were run.
+10. What sessions share (draws, photos, seeds) is paired.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
+from scipy import stats
 
-from flowerlib.experiment import Experiment
-from flowerlib.report.measures import (
-    CONVERGED_BY,
-    CONVERGENCE,
-    FINAL_ACCURACY,
-    FLUCTUATION,
-    LATE_ACCURACY,
-    ROUGHNESS,
-    TRAINING_TIME,
-    Measure,
-    evaluate,
-)
-from flowerlib.report.paper.published import FIRST, SESSIONS, VALIDATION_PHOTOS, published_runs, published_tables
-from flowerlib.report.statistics import CONVERGED_WITHIN, NoEvidence, format_interval, scatter
+from flowerlib.report.claims import CLAIMS, Claim, ablation_sessions, paper_sessions
+from flowerlib.report.measures import MIN_SEEDS, Evaluation, Measure, evaluate
+from flowerlib.report.paper.published import published_runs
+from flowerlib.report.phrases import MINUS, interval
+from flowerlib.report.statistics import ALPHA, LEAST_P, TAILS, NoEvidence, holm
 from flowerlib.runs import Run
 
-# Four points: half as many mistakes again as at the paper's .92 are no slight decrease.
-SLIGHT = 0.04
-
-# "Approximately double": nearer to two than to one or to three times.
-ABOUT_DOUBLE = (1.5, 2.5)
-
 SUPPORTED = "supported"
-NOT_SUPPORTED = "not supported"
-UNDECIDED = "not decided by this evidence"
+CONTRADICTED = "contradicted"
+UNDECIDED = "undecided"
+NOT_AFTER_CORRECTION = ", not after correction"
 
 PUBLISHED = "published"
 OURS = "ours"
 
+METHOD = "the method"
+THESE_RUNS = "these runs"
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper's section 4.
-
-    Attributes:
-        key: its short name.
-        statement: what the paper says, in its words where they are short.
-        sessions: the session, or the two whose difference (second minus first) is measured; names of
-            `flowerlib.report.paper.published.SESSIONS`.
-        measure: what is measured.
-        claimed: the range in which the claim wants the value.
-        published: the measure for the published tables, where they can't give the other.
-    """
-
-    key: str
-    statement: str
-    sessions: tuple[str, ...]
-    measure: Measure
-    claimed: tuple[float, float]
-    published: Measure | None = None
+MOST_SEEDS, MOST_PHOTOS = 1_000, 1_000_000  # beyond these, nobody will run it
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim, judged.
+    """A claim, judged by one evidence.
 
     Attributes:
         claim: the claim.
-        evidence: ``published`` or ``ours``.
+        evidence: `PUBLISHED` or `OURS`.
         measure: by which it was judged.
-        value, low, high: the measure's value and interval; NaN where there is none.
-        verdict: `SUPPORTED`, `NOT_SUPPORTED` or `UNDECIDED`.
-        note: each session's value, what the interval covers, or why there is none.
+        value, low, high: the measure's value and 95 % interval; NaN where there is none.
+        p: two-sided, of the end of the claimed range that is hardest to exclude; NaN where there is no value.
+        verdict: `SUPPORTED`, `CONTRADICTED` or `UNDECIDED`.
+        corrected: the verdict after Holm's correction; empty for the published tables.
+        scope: `METHOD` or `THESE_RUNS`, of ablations with their size; empty without a value.
+        decides: what would decide it, where it is undecided.
+        note: each session's number and what the interval rests on, or why there is none.
     """
 
     claim: Claim
     evidence: str
     measure: Measure
-    value: float
-    low: float
-    high: float
-    verdict: str
-    note: str
-
-
-CLAIMS = (
-    Claim(
-        "converged",
-        "The model appears to converge after the 10th epoch [that is, by then].",
-        ("resnet18-bs32",),
-        CONVERGENCE,
-        (-math.inf, CONVERGED_BY),
-    ),
-    Claim(
-        "steady",
-        "After the 10th epoch the validation exhibits small-scale fluctuations.",
-        ("resnet18-bs32",),
-        FLUCTUATION,
-        (-math.inf, CONVERGED_WITHIN),
-    ),
-    Claim(
-        "batch64-faster",
-        "With a batch size of 64 the model converges faster than with 32.",
-        ("resnet18-bs32", "resnet18-bs64"),
-        CONVERGENCE,
-        (-math.inf, 0),
-    ),
-    Claim(
-        "batch64-smoother",
-        "With a batch size of 64 the trends are smoother than with 32.",
-        ("resnet18-bs32", "resnet18-bs64"),
-        ROUGHNESS,
-        (-math.inf, 0),
-    ),
-    Claim(
-        "batch64-less-accurate",
-        "A batch size of 64 results in a slight decrease in accuracy.",
-        ("resnet18-bs32", "resnet18-bs64"),
-        FINAL_ACCURACY,
-        (-SLIGHT, 0),
-        published=LATE_ACCURACY,
-    ),
-    Claim(
-        "resnet34-faster",
-        "ResNet-34 converges faster than ResNet-18.",
-        ("resnet18-bs32", "resnet34-bs32"),
-        CONVERGENCE,
-        (-math.inf, 0),
-    ),
-    Claim(
-        "resnet34-more-accurate",
-        "ResNet-34 achieves higher accuracy than ResNet-18.",
-        ("resnet18-bs32", "resnet34-bs32"),
-        FINAL_ACCURACY,
-        (0, math.inf),
-        published=LATE_ACCURACY,
-    ),
-    Claim(
-        "resnet34-twice-as-long",
-        "The training of ResNet-34 takes approximately double the time of ResNet-18.",
-        ("resnet18-bs32", "resnet34-bs32"),
-        TRAINING_TIME,
-        ABOUT_DOUBLE,
-    ),
-)
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    verdict: str = UNDECIDED
+    corrected: str = ""
+    scope: str = ""
+    decides: str = ""
+    note: str = ""
 
 
 # ---- judging
@@ -153,136 +90,213 @@ def verdict(low: float, high: float, claimed: tuple[float, float]) -> str:
     if claimed[0] < low and high < claimed[1]:
         return SUPPORTED
     if high < claimed[0] or claimed[1] < low:
-        return NOT_SUPPORTED
+        return CONTRADICTED
     return UNDECIDED
 
 
-def paper_sessions(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
-    """Find the paper's sessions among ``runs`` by their settings: session name → seed → run.
+def judge(claim: Claim, sessions: Mapping[str, Mapping[int, Run]], evidence: str = OURS) -> Finding:
+    """Judge one claim.
 
-    Sessions that are compared must differ in nothing but model, batch size and seed. Where runs fall into
-    several such families, the one with most of the paper's sessions is taken, then with most runs, then the
-    first. A seed that is there twice counts once: the same run again is no new evidence.
+    Args:
+        claim: the claim.
+        sessions: the runs by name of the session and seed; see `paper_sessions` and `ablation_sessions`.
+        evidence: whose runs they are.
     """
-    families: dict[Experiment, dict[str, dict[int, Run]]] = {}
-    for run in runs:
-        settings = run.info.settings
-        for name, own in SESSIONS.items():
-            if all(getattr(settings, key) == value for key, value in own.items()):
-                family = families.setdefault(settings.model_copy(update={**SESSIONS[FIRST], "seed": 0}), {})
-                family.setdefault(name, {}).setdefault(settings.seed, run)
-    return max(families.values(), key=lambda family: (len(family), sum(map(len, family.values()))), default={})
-
-
-def judge(claim: Claim, runs: Sequence[Run], evidence: str = OURS) -> Finding:
-    """Judge one claim by ``runs``, or by the published tables as runs (``evidence="published"``)."""
     measure = claim.published if evidence == PUBLISHED and claim.published else claim.measure
-    sessions = paper_sessions(runs)
     try:
-        missing = [name for name in claim.sessions if name not in sessions]
-        if missing:
-            raise NoEvidence(f"There is no run of {' and '.join(missing)}.")
-        interval, note = evaluate(measure, [sessions[name] for name in claim.sessions], claim.sessions)
+        _refuse_missing(claim, sessions, evidence)
+        result = evaluate(measure, [sessions[name] for name in claim.sessions], claim.sessions)
     except NoEvidence as reason:
-        return Finding(claim, evidence, measure, math.nan, math.nan, math.nan, UNDECIDED, str(reason))
-    return Finding(claim, evidence, measure, *interval, verdict(interval.low, interval.high, claim.claimed), note)
+        return Finding(claim, evidence, measure, decides=reason.decides, note=str(reason))
+    estimate = result.estimate
+    value, low, high = (measure.scaled(number) for number in (estimate.value, estimate.low, estimate.high))
+    said = verdict(low, high, claim.claimed)
+    ends = [measure.unscaled(end) for end in claim.claimed if math.isfinite(end)]
+    return Finding(
+        claim,
+        evidence,
+        measure,
+        value,
+        low,
+        high,
+        p=max(LEAST_P, *(estimate.p(end) for end in ends)),
+        verdict=said,
+        scope=_scope(claim, result.seeds, sessions),
+        decides=what_decides(result, ends, measure.more) if said == UNDECIDED else "",
+        note=result.note,
+    )
 
 
-def judge_all(runs: Sequence[Run]) -> list[Finding]:
-    """Judge each of `CLAIMS` by the published tables, then by ``runs``."""
+def _refuse_missing(claim: Claim, sessions: Mapping[str, Mapping[int, Run]], evidence: str) -> None:
+    if claim.of_ablations and evidence == PUBLISHED:
+        raise NoEvidence("no such session published", "a published ablation")
+    missing = [name for name in claim.sessions if name not in sessions]
+    if missing:
+        kind = "ablation" if claim.of_ablations else "run of"
+        said = f"{kind} {' and '.join(missing)}"
+        raise NoEvidence(f"no {said}", said)
+
+
+def _scope(claim: Claim, seeds: int, sessions: Mapping[str, Mapping[int, Run]]) -> str:
+    """Of what a verdict speaks; of ablations, at which size."""
+    scope = METHOD if seeds >= MIN_SEEDS else THESE_RUNS
+    if not claim.of_ablations:
+        return scope
+    settings = next(iter(sessions[claim.sessions[0]].values())).info.settings
+    return f"{scope}, {settings.epochs} epochs at {settings.image_size} px"
+
+
+def judge_all(runs: Sequence[Run], ablations: Sequence[Run] = ()) -> list[Finding]:
+    """Judge each of `CLAIMS` by the published tables, then by our runs, with Holm's correction over ours.
+
+    Args:
+        runs: of the paper's sessions, among others.
+        ablations: the first of the full method.
+    """
+    published = paper_sessions(published_runs())
+    ours = {**paper_sessions(runs), **ablation_sessions(ablations)}
+    of_ours = corrected([judge(claim, ours) for claim in CLAIMS])
     return [
-        judge(claim, evidence_runs, evidence)
-        for claim in CLAIMS
-        for evidence, evidence_runs in ((PUBLISHED, published_runs()), (OURS, runs))
+        finding
+        for claim, own in zip(CLAIMS, of_ours, strict=True)
+        for finding in (judge(claim, published, PUBLISHED), own)
     ]
+
+
+def corrected(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of one family, with what Holm's correction leaves of their verdicts."""
+    adjusted = holm([finding.p for finding in findings])
+    return [
+        replace(
+            finding,
+            corrected=finding.verdict + (NOT_AFTER_CORRECTION if finding.verdict != UNDECIDED and p >= ALPHA else ""),
+        )
+        for finding, p in zip(findings, adjusted, strict=True)
+    ]
+
+
+# ---- what would decide
+
+
+def what_decides(result: Evaluation, ends: Sequence[float], more: str) -> str:
+    """How many seeds or photos would decide, if the value stays.
+
+    An interval over photos narrows with the square root of their number. A single run's interval, which is of its
+    curve, is taken as that of one seed.
+
+    Args:
+        result: the measure's value and interval.
+        ends: of the claimed range, on the measure's scale.
+        more: what narrows a single seed's interval, ``seeds`` or ``validation photos``.
+    """
+    estimate = result.estimate
+    reaches = [
+        (
+            abs(estimate.value - end),
+            estimate.value - estimate.low if end < estimate.value else estimate.high - estimate.value,
+        )
+        for end in ends
+    ]
+    distance, half = min(reaches)
+    if not distance > 0:
+        return f"no number of {more} at this value"
+    if result.seeds < MIN_SEEDS and more != "seeds":
+        return _number(result.photos * (half / distance) ** 2, MOST_PHOTOS, more)
+    count = result.seeds if result.seeds >= MIN_SEEDS else 1
+    quantile = stats.t.ppf(TAILS[1], count - 1) if count > 1 else stats.norm.ppf(TAILS[1])
+    return _number(seeds_needed(half * math.sqrt(count) / quantile, distance), MOST_SEEDS, "seeds")
+
+
+def seeds_needed(deviation: float, distance: float) -> float:
+    """The least number of seeds, three or more, whose t interval is narrower than ``distance`` to either side.
+
+    Args:
+        deviation: standard deviation between seeds.
+        distance: what is to be told apart.
+    """
+    for seeds in range(MIN_SEEDS, MOST_SEEDS + 1):
+        if stats.t.ppf(TAILS[1], seeds - 1) * deviation / math.sqrt(seeds) < distance:
+            return seeds
+    return math.inf
+
+
+def _number(count: float, most: int, of: str) -> str:
+    """A count in two digits, rounded up."""
+    if count > most:
+        return f"more than {most:,} {of}"
+    step = 10 ** max(math.floor(math.log10(count)) - 1, 0)
+    return f"about {math.ceil(count / step) * step:,} {of}"
+
+
+# ---- as tables
 
 
 def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
     """Set findings as a table.
 
     Returns:
-        A row a finding: ``key``, ``claim``, ``evidence``, ``protocol``, ``measure``, ``claimed`` (the range, as
-        text), ``value``, ``low``, ``high``, ``result`` (``value [low, high]`` as text), ``verdict``, ``note``.
+        A row a finding: ``key``, ``claim``, ``quotation``, ``section``, ``evidence``, ``measure``, ``label`` (of an
+        axis), ``protocol``, ``claimed`` (the range, as text) with ``claimed_low`` and ``claimed_high``, ``value``,
+        ``low``, ``high``, ``result`` (``value [low, high]`` as text), ``p``, ``verdict``, ``holm_verdict`` (empty
+        for the published tables), ``scope``, ``would_decide``, ``caveat``, ``note``.
     """
     return pd.DataFrame(
         {
             "key": finding.claim.key,
-            "claim": finding.claim.statement,
+            "claim": finding.claim.paper.claim,
+            "quotation": finding.claim.paper.quotation,
+            "section": finding.claim.paper.section,
             "evidence": finding.evidence,
-            "protocol": finding.measure.protocol,
             "measure": finding.measure.definition,
-            "claimed": _range_text(finding.claim.claimed),
+            "label": finding.measure.label,
+            "protocol": finding.measure.protocol,
+            "claimed": range_text(finding.claim.claimed),
+            "claimed_low": finding.claim.claimed[0],
+            "claimed_high": finding.claim.claimed[1],
             "value": finding.value,
             "low": finding.low,
             "high": finding.high,
-            "result": format_interval(finding.value, finding.low, finding.high, finding.measure.form),
+            "result": result_text(finding),
+            "p": finding.p,
             "verdict": finding.verdict,
+            "holm_verdict": finding.corrected,
+            "scope": finding.scope,
+            "would_decide": finding.decides,
+            "caveat": finding.claim.paper.caveat,
             "note": finding.note,
         }
         for finding in findings
     )
 
 
-def _range_text(claimed: tuple[float, float]) -> str:
-    low, high = claimed
-    if math.isinf(low):
-        return f"below {high:g}"
-    return f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-
-
-# ---- beside the published tables
-
-QUANTITIES: Mapping[str, Callable[[pd.Series], float]] = {
-    "last": lambda values: values.iloc[-1],
-    "best": lambda values: values.max(),
-    "last five": lambda values: values.rolling(5).mean().iloc[-1],  # NaN of fewer epochs
-}
-
-
-def beside_published(runs: Sequence[Run]) -> pd.DataFrame:
-    """Validation accuracies of the paper's sessions: published, and ours under both protocols.
-
-    Only ``augmented`` is comparable with ``published``. The best epoch is chosen on the photos that measure it,
-    and is too high everywhere.
-
-    Returns:
-        A row a session and quantity (columns ``session``, ``quantity``): ``published``; ``augmented`` and
-        ``clean`` (ours, mean over seeds) with ``augmented_sd`` and ``clean_sd`` (NaN of one seed); ``seeds``;
-        ``augmented_minus_published``.
+def claims_table(findings: Sequence[Finding]) -> pd.DataFrame:
+    """A row a claim: ``key``, ``claim``, ``published`` and ``ours`` (values with intervals, as text),
+    ``published_verdict`` and ``verdict`` (ours, corrected), ``would_decide`` (of ours).
     """
-    sessions = paper_sessions(runs)
-    rows = []
-    for name, table in published_tables().items():
-        networks = list(sessions.get(name, {}).values())
-        for quantity, take in QUANTITIES.items():
-            row = {"session": name, "quantity": quantity, "published": take(table["val_aug_acc"])}
-            for protocol, column in {"augmented": "val_aug_acc", "clean": "val_acc"}.items():
-                values = pd.Series([take(run.metrics[column]) for run in networks], dtype=float)
-                row |= {protocol: values.mean(), f"{protocol}_sd": values.std()}
-            rows.append(row | {"seeds": len(networks)})
-    result = pd.DataFrame(rows)
-    result["augmented_minus_published"] = result["augmented"] - result["published"]
-    return result
+    table = findings_table(findings).set_index("key")
+    published, ours = (table[table["evidence"] == evidence] for evidence in (PUBLISHED, OURS))
+    return pd.DataFrame(
+        {
+            "claim": ours["claim"],
+            "published": published["result"],
+            "published_verdict": published["verdict"].where(published["value"].notna(), "–"),
+            "ours": ours["result"],
+            "verdict": ours["holm_verdict"].where(ours["value"].notna(), "–"),
+            "would_decide": ours["would_decide"],
+        },
+        index=ours.index,
+    ).reset_index()
 
 
-def noise(evaluations: Sequence[float], photos: int = VALIDATION_PHOTOS) -> pd.DataFrame:
-    """The published late fluctuation beside that of one network of ours, evaluated again and again.
+def result_text(finding: Finding) -> str:
+    """``value [low, high]``; with a sign where it is a difference."""
+    signed = len(finding.claim.sessions) > 1 and not finding.measure.logarithm
+    return interval(finding.value, finding.low, finding.high, finding.measure.places, signed)
 
-    From epoch 14 on the paper's learning rate is 1e-5 and its networks hardly change. Where its accuracies
-    scatter no more than those of one fixed network under new random augmentations, the scatter is its
-    validation's.
 
-    Args:
-        evaluations: augmented validation accuracies of one fixed network, each of another random augmentation.
-        photos: on how many photos each.
-
-    Returns:
-        A row a published session, and a last row ``repeated evaluation``, with the columns of
-        `flowerlib.report.statistics.scatter`.
-    """
-    late = 2 * Experiment().lr_step
-    rows = {
-        name: scatter(table.loc[table["epoch"] >= late, "val_aug_acc"], VALIDATION_PHOTOS)
-        for name, table in published_tables().items()
-    } | {"repeated evaluation": scatter(evaluations, photos)}
-    return pd.DataFrame(rows).T.astype({"evaluations": int})
+def range_text(claimed: tuple[float, float]) -> str:
+    """``below 10``, ``above 0``, ``between 1.5 and 2.5``."""
+    low, high = (f"{round(end, 2):g}".replace("-", MINUS).replace("0.", ".") for end in claimed)
+    if math.isinf(claimed[0]):
+        return f"below {high}"
+    return f"above {low}" if math.isinf(claimed[1]) else f"between {low} and {high}"

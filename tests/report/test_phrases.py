@@ -53,3 +53,11 @@ def test_what_a_network_starts_from_is_said():
     own = {"source": "file", "file": "a_b.pth", "trained_on": None}
     assert phrases.start(changed(run, weights=own).info) == r"weights from a\_b.pth"
     assert phrases.start(changed(run, weights=own | {"trained_on": "birds"}).info) == "weights trained on birds"
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.00166, ".0017"), (0.0347, ".035"), (0.744, ".74"), (1.0, "1.00"), (0.00099, "< .001"), (math.nan, "–")],
+)
+def test_a_p_value_has_two_digits(p, text):
+    assert phrases.p_text(p) == text

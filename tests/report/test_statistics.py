@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from made_up import predictions
 from scipy import stats
 
+from flowerlib.report import statistics
 from flowerlib.report.statistics import (
     accuracy,
     accuracy_without,
@@ -15,12 +16,14 @@ from flowerlib.report.statistics import (
     class_table,
     compare_predictions,
     confident_mistakes,
-    convergence_epoch,
+    drawn_estimate,
     format_mean_sd,
-    mean_step,
+    holm,
+    inverted_estimate,
     outcomes,
+    paired_limits,
     reliability_bins,
-    t_interval,
+    t_estimate,
     unsure_hits,
     wilson,
 )
@@ -50,21 +53,66 @@ def test_no_photos_have_no_accuracy():
     assert all(map(math.isnan, wilson(0, 0)))
 
 
-def test_t_interval_of_one_sample_is_scipys():
+def numbers(estimate):
+    return estimate.value, estimate.low, estimate.high
+
+
+def test_t_estimate_of_one_sample_is_scipys():
     values = np.array([1.0, 2.0, 4.0, 7.0])
-    expected = stats.ttest_1samp(values, 0).confidence_interval()
-    assert t_interval(values.mean(), [(values.var(ddof=1) / 4, 3)]) == pytest.approx(tuple(expected))
+    test = stats.ttest_1samp(values, 0.5)
+    estimate = t_estimate(values.mean(), [(values.var(ddof=1) / 4, 3)])
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(test.confidence_interval()))
+    assert estimate.p(0.5) == pytest.approx(test.pvalue)
 
 
-def test_t_interval_of_two_samples_is_scipys_of_welch():
+def test_t_estimate_of_two_samples_is_scipys_of_welch():
     first, second = np.array([1.0, 2.0, 4.0, 7.0]), np.array([3.0, 3.5, 5.0])
-    expected = stats.ttest_ind(second, first, equal_var=False).confidence_interval()
+    test = stats.ttest_ind(second, first, equal_var=False)
     parts = [(sample.var(ddof=1) / len(sample), len(sample) - 1) for sample in (first, second)]
-    assert t_interval(second.mean() - first.mean(), parts) == pytest.approx(tuple(expected))
+    estimate = t_estimate(second.mean() - first.mean(), parts)
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(test.confidence_interval()))
+    assert estimate.p(0) == pytest.approx(test.pvalue)
 
 
-def test_t_interval_without_variance_is_the_value():
-    assert t_interval(3.0, [(0.0, 4), (0.0, 2)]) == (3.0, 3.0)
+def test_t_estimate_without_variance_is_the_value():
+    estimate = t_estimate(3.0, [(0.0, 4), (0.0, 2)])
+    assert numbers(estimate) == (3.0, 3.0, 3.0)
+    assert (estimate.p(3.0), estimate.p(2.9)) == (1, 0)
+
+
+@pytest.mark.parametrize("tails", [(0.025, 0.975), (0.005, 0.975)])
+def test_the_test_of_simulated_values_agrees_with_their_interval(tails):
+    draws = np.random.default_rng(0).standard_normal(10_000)
+    estimate = drawn_estimate(0.0, draws, tails)
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(stats.norm.ppf(tails)), abs=0.1)
+    for limit in (estimate.low, estimate.high):
+        assert estimate.p(1.05 * limit) < 0.05 < estimate.p(0.95 * limit)
+    assert estimate.p(0.0) > 0.95
+
+
+def test_the_inverted_test_agrees_with_its_interval():
+    estimate = inverted_estimate(1.0, lambda alpha: (1 - stats.norm.isf(alpha / 2), 1 + stats.norm.isf(alpha / 2)))
+    for edge in (-1.5, 0.2, 2.9):
+        assert estimate.p(edge) == pytest.approx(2 * stats.norm.sf(abs(edge - 1)), rel=1e-6)
+    assert estimate.p(1.0) == 1
+    assert estimate.p(100.0) == 1e-6
+
+
+def test_holms_correction_by_hand():
+    # three tests: the least p thrice, the next twice, the last once, never falling; what has no p does not count
+    assert holm([0.04, math.nan, 0.01, 0.03]).tolist() == pytest.approx([0.06, math.nan, 0.03, 0.06], nan_ok=True)
+    assert np.isnan(holm([math.nan])).all()
+
+
+def test_wilsons_interval_covers_what_it_says():
+    # Wilson's covers 95 % on the average over shares, not at each of them
+    for photos in (100, 570):
+        counts = np.arange(photos + 1)
+        limits = np.array([wilson(correct, photos)[1:] for correct in counts])
+        shares = np.linspace(0.6, 0.97, 38)
+        chance = stats.binom.pmf(counts[:, None], photos, shares)
+        held = (limits[:, :1] <= shares) & (shares <= limits[:, 1:])
+        assert 0.945 < (chance * held).sum(axis=0).mean() < 0.96
 
 
 # ---- one network's predictions
@@ -156,6 +204,17 @@ def test_only_an_uncalibrated_network_has_an_error_above_zero():
     assert (error.low, error.high) == pytest.approx((0.09 - 1.96 * 0.015, 0.09 + 1.96 * 0.015), abs=0.004)
 
 
+def test_the_calibration_errors_range_is_no_interval_at_95(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 200)
+    random, held = np.random.default_rng(0), 0
+    for _ in range(100):  # a perfect network: right as often as it is sure, an error of 0
+        confidence = random.uniform(0.5, 1, 570)
+        right = random.random(570) < confidence
+        table = pd.DataFrame({"photo": "p", "label": np.where(right, "x", "y"), "x": confidence, "y": 1 - confidence})
+        held += calibration_error(table).low == 0
+    assert 0.5 < held / 100 < 0.93
+
+
 def test_resampling_is_the_same_every_time(six):
     assert calibration_error(six) == calibration_error(six)
 
@@ -200,29 +259,51 @@ def test_mcnemars_exact_test(only_first, only_second, p_value):
     assert result.difference.value == pytest.approx((only_second - only_first) / result.photos)
 
 
-def test_the_bootstrap_agrees_with_the_normal_interval_where_many_photos_differ():
-    result = compare_predictions(*pair(400, 60, 100, 10))
-    # Wald's interval of a paired difference; Newcombe, "Improved confidence intervals ... paired data" (1998), (1)
-    half = 1.96 * math.sqrt(60 + 100 - 40**2 / 570) / 570
-    assert result.difference[1:] == pytest.approx((40 / 570 - half, 40 / 570 + half), abs=0.004)
+@pytest.mark.parametrize(
+    ("cells", "low", "high"),
+    # Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data"
+    # (1998), Table III, method 10; his difference is the first share minus the second
+    [
+        ((36, 12, 2, 0), 0.0569, 0.3404),
+        ((20, 12, 2, 16), 0.0562, 0.3292),
+        ((18, 12, 2, 18), 0.0562, 0.3290),
+        ((36, 14, 0, 0), 0.1528, 0.4167),
+        ((35, 14, 0, 1), 0.1461, 0.4175),
+        ((18, 14, 0, 18), 0.1441, 0.3963),
+        ((1, 97, 1, 1), 0.8736, 0.9850),
+        ((54, 0, 0, 0), -0.0664, 0.0664),
+        ((30, 0, 0, 24), -0.0358, 0.0358),
+    ],
+)
+def test_the_paired_interval_is_newcombes(cells, low, high):
+    both, only_first, only_second, neither = cells
+    assert paired_limits((both, only_second, only_first, neither)) == pytest.approx((low, high), abs=1e-4)
+    assert paired_limits(cells) == pytest.approx((-high, -low), abs=1e-4)
 
 
-def test_few_differing_photos_decide_nothing():
-    # a bootstrap alone would exclude 0: all four are missing from one resample of e^4 = 55 only
-    result = compare_predictions(*pair(500, 0, 4, 66))
-    assert result.p_value == pytest.approx(0.125)
-    assert result.difference.low == 0
-    assert compare_predictions(*pair(500, 0, 6, 64)).difference.low > 0  # p = .031
+@pytest.mark.parametrize("shares", [(0.718, 0.051, 0.016, 0.215), (0.93, 0.02, 0.02, 0.03), (0.9, 0.0, 0.02, 0.08)])
+def test_the_paired_interval_covers_what_it_says(shares):
+    counts = np.random.default_rng(0).multinomial(570, shares, 1000)
+    limits = np.array([paired_limits(tuple(map(int, cells))) for cells in counts])
+    truth = shares[2] - shares[1]
+    assert 0.94 < np.mean((limits[:, 0] <= truth) & (truth <= limits[:, 1])) < 0.98
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_the_interval_holds_the_difference_and_agrees_with_the_test(only_first, only_second):
-    result = compare_predictions(*pair(300, only_first, only_second, 20))
-    value, low, high = result.difference
-    assert low <= value <= high
-    if result.p_value >= 0.05:
-        assert low <= 0 <= high
+def test_the_interval_and_mcnemars_test_agree_but_for_few_photos():
+    for only_first in range(0, 30, 5):
+        for only_second in range(0, 60, 4):
+            result = compare_predictions(*pair(300, only_first, only_second, 20))
+            value, low, high = numbers(result.difference)
+            assert low <= value <= high
+            if result.p_value < 0.05:  # McNemar's exact test is the stricter
+                assert low > 0 or high < 0
+
+
+def test_against_zero_the_exact_test_is_taken_and_else_the_inverted_interval():
+    result = compare_predictions(*pair(400, 9, 29, 132))
+    assert result.difference.p(0.0) == result.p_value
+    assert result.difference.p(result.difference.low) == pytest.approx(0.05)
+    assert result.difference.p(result.difference.high) == pytest.approx(0.05)
 
 
 def test_photos_are_matched_by_name_and_only_those_of_both_count():
@@ -237,34 +318,7 @@ def test_tables_without_a_common_photo_are_refused():
         compare_predictions(predictions([1], ["p"]), predictions([1], ["q"]))
 
 
-# ---- one curve
-
-
-@pytest.mark.parametrize(
-    ("curve", "epoch"),
-    [
-        # the aim is .88: 90 % of the way from .7 to .9
-        ([0.5, 0.7, 0.9, 0.9, 0.9, 0.9], 1.9),
-        ([0.89, 0.9, 0.9, 0.9, 0.9, 0.9], 0),
-        # a lucky epoch 1 is averaged with what follows: .5, then three times .6333, and 92.5 % of the way to .9
-        ([0.5, 0.9, 0.5, 0.5, 0.9, 0.9], 3.925),
-        # it falls in the end: all are pooled to the mean
-        ([0.9, 0.9, 0.8, 0.8, 0.8, 0.8], 0),
-    ],
-)
-def test_convergence_by_hand(curve, epoch):
-    assert convergence_epoch(curve, final=4) == pytest.approx(epoch)
-
-
-@given(st.lists(st.floats(0.1, 0.9), min_size=4, max_size=25), st.floats(-0.1, 0.1))
-def test_convergence_is_an_epoch_and_does_not_depend_on_the_level(curve, shift):
-    epoch = convergence_epoch(curve, final=len(curve) - 2)
-    assert 0 <= epoch <= len(curve) - 1
-    assert convergence_epoch([value + shift for value in curve], len(curve) - 2) == pytest.approx(epoch, abs=1e-6)
-
-
-def test_mean_step_by_hand():
-    assert mean_step([0.9, 0.8, 0.8, 0.95]) == pytest.approx(0.25 / 3)
+# ---- texts
 
 
 @pytest.mark.parametrize(

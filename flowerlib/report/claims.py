@@ -1,0 +1,146 @@
+"""What each of the paper's claims asks of the evidence: sessions, one primary measure, the range that supports it.
+
+The measures are the same whatever the runs say. What else can be read from the tables is in `readings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from flowerlib.report.measures import (
+    CONVERGED_BY,
+    CONVERGENCE,
+    DRAWS,
+    FINAL_ACCURACY,
+    FLUCTUATION,
+    LATE_ACCURACY,
+    ROUGHNESS,
+    TRAINING_TIME,
+    Measure,
+)
+from flowerlib.report.paper.claims import PaperClaim, paper_claims
+from flowerlib.report.paper.published import FIRST, SESSIONS
+from flowerlib.runs import Run
+
+# Small: of the variance of a step, at most half is the network's own, and the rest that of its validation under
+# random changes. A fixed network has 1.
+SMALL_STEP = math.sqrt(2)
+
+# Four points: a 50 % increase of the paper's error rate of .08 is no slight decrease.
+SLIGHT = 0.04
+
+# "Approximately double": nearer to two than to one or to three times.
+ABOUT_DOUBLE = (1.5, 2.5)
+
+# Settings that make the augmentation, and what they are without it.
+AUGMENTATION = {name: 0 for name in DRAWS if name not in ("seed", "epochs", "image_size", "random_crop")}
+AUGMENTATION |= {"random_crop": False}
+
+ABLATIONS: Mapping[str, Callable[[Run], bool]] = {
+    "without augmentation": lambda run: all(
+        getattr(run.info.settings, name) == off for name, off in AUGMENTATION.items()
+    ),
+    "random weights": lambda run: run.info.weights.source == "none",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, and by what it is judged.
+
+    Attributes:
+        paper: what the paper says.
+        sessions: the session, or the two whose difference (second minus first) is measured: names of `SESSIONS`, or
+            for an ablation one of `ABLATIONS` and ``full method``.
+        measure: the primary measure.
+        claimed: the range of the measure that supports the claim.
+        published: the primary measure of the published tables, where they can't give the other.
+    """
+
+    paper: PaperClaim
+    sessions: tuple[str, ...]
+    measure: Measure
+    claimed: tuple[float, float]
+    published: Measure | None = None
+
+    @property
+    def key(self) -> str:
+        """The claim's letter."""
+        return self.paper.key
+
+    @property
+    def of_ablations(self) -> bool:
+        """Whether the ablations judge it, and not the paper's sessions."""
+        return self.sessions[0] in ABLATIONS
+
+
+FULL = "full method"
+BATCH = (FIRST, "resnet18-bs64")
+DEPTH = (FIRST, "resnet34-bs32")
+BELOW, ABOVE = (-math.inf, 0.0), (0.0, math.inf)
+
+_PAPER = paper_claims()
+
+CLAIMS = (
+    Claim(_PAPER["a"], (FIRST,), CONVERGENCE, (-math.inf, CONVERGED_BY)),
+    Claim(_PAPER["b"], (FIRST,), FLUCTUATION, (-math.inf, SMALL_STEP)),
+    Claim(_PAPER["c"], BATCH, CONVERGENCE, BELOW),
+    Claim(_PAPER["d"], BATCH, ROUGHNESS, BELOW),
+    Claim(_PAPER["e1"], BATCH, FINAL_ACCURACY, BELOW, LATE_ACCURACY),
+    Claim(_PAPER["e2"], BATCH, FINAL_ACCURACY, (-SLIGHT, math.inf), LATE_ACCURACY),
+    Claim(_PAPER["f"], DEPTH, CONVERGENCE, BELOW),
+    Claim(_PAPER["g"], DEPTH, FINAL_ACCURACY, ABOVE, LATE_ACCURACY),
+    Claim(_PAPER["h"], DEPTH, TRAINING_TIME, ABOUT_DOUBLE),
+    Claim(_PAPER["i"], ("without augmentation", FULL), FINAL_ACCURACY, ABOVE),
+    Claim(_PAPER["j"], ("random weights", FULL), FINAL_ACCURACY, ABOVE),
+)
+
+
+# ---- which runs a claim is judged by
+
+
+def paper_sessions(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+    """Find the paper's sessions among ``runs`` by their settings: session name → seed → run.
+
+    Sessions that are compared must differ in nothing but model, batch size, seed and number of repeated evaluations.
+    Where runs fall into several such families, the one with most of the paper's sessions is taken, then with most
+    runs, then the first. A seed that is there twice counts once: the same run again is no new evidence.
+    """
+    families: dict[object, dict[str, dict[int, Run]]] = {}
+    for run in runs:
+        settings = run.info.settings
+        for name, own in SESSIONS.items():
+            if all(getattr(settings, key) == value for key, value in own.items()):
+                same = settings.model_copy(update={**SESSIONS[FIRST], "seed": 0, "repeats": 0})
+                families.setdefault(same, {}).setdefault(name, {}).setdefault(settings.seed, run)
+    return max(families.values(), key=lambda family: (len(family), sum(map(len, family.values()))), default={})
+
+
+def ablation_sessions(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+    """Find the full method and each of `ABLATIONS` among the ablations: name → seed → run.
+
+    The first run is of the full method; the others of its settings are its seeds.
+    """
+    found: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        name = FULL if _same_method(run, runs[0]) else _ablation(run, runs[0])
+        if name:
+            found.setdefault(name, {}).setdefault(run.info.settings.seed, run)
+    return found
+
+
+def _same_method(run: Run, other: Run, *leaving_out: str) -> bool:
+    excluded = {"seed", "repeats", *leaving_out}
+    one, two = (each.info.settings.model_dump(exclude=excluded) for each in (run, other))
+    return one == two and ("weights" in excluded or run.info.weights.sha256 == other.info.weights.sha256)
+
+
+def _ablation(run: Run, full: Run) -> str | None:
+    """The ablation that ``run`` is, if it is one of `ABLATIONS` and differs from ``full`` in nothing else."""
+    settings = {"without augmentation": AUGMENTATION, "random weights": ("weights",)}
+    for name, of in ABLATIONS.items():
+        if of(run) and not of(full) and _same_method(run, full, *settings[name]):
+            return name
+    return None
