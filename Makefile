@@ -39,8 +39,8 @@ demo: env ## the three sessions and the PDF on embedded pictures, in under 5 min
 	$(RUN) run $(DEMO)
 	$(RUN) report --runs runs/synthetic --out report/build/demo
 
-experiments: env ## all sessions on the photos; options: DATA, WEIGHTS, SET, RUNS
-	$(RUN) run $(OPTIONS)
+experiments: env ## all sessions on the photos; options: EXPERIMENTS, DATA, WEIGHTS, SET, RUNS
+	$(RUN) run $(if $(EXPERIMENTS),--experiments "$(EXPERIMENTS)") $(OPTIONS)
 
 ablations: env ## the sessions of ablations.yaml: the method with parts left out; options: DATA, WEIGHTS, SET, RUNS
 	$(RUN) run --experiments notebooks/ablations.yaml $(OPTIONS)

@@ -332,6 +332,18 @@ def write_repeats(path: Path, accuracies: Sequence[float]) -> None:
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
+def write_augmented(path: Path, photos: Sequence[str], correct: np.ndarray) -> None:
+    """Write augmented.csv: in how many of the repeated augmented evaluations each validation photo was right.
+
+    Args:
+        path: the file.
+        photos: n relative paths.
+        correct: int (n,): how many of the evaluations in repeats.csv.
+    """
+    frame = pd.DataFrame({"photo": list(photos), "correct": correct})
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
 def read_run(folder: Path) -> Run:
     """Read a session's folder.
 

@@ -13,9 +13,8 @@ from torchvision.transforms import functional as F
 
 from flowerlib.data.photos import load_photos
 from flowerlib.experiment import Experiment
+from flowerlib.runs import InputInfo
 from flowerlib.training.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     augment,
     augment_reference,
     centre_crop,
@@ -173,9 +172,10 @@ def test_the_clean_view_of_a_very_long_photo():
     assert centre_crop(np.array(noise(20_000, 10)), 64).shape == (64, 64, 3)
 
 
-def test_normalize_is_to_tensor_and_normalize():
+@pytest.mark.parametrize("standardization", [InputInfo(), InputInfo(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))])
+def test_normalize_is_to_tensor_and_normalize(standardization):
     image = noise(32, 24)
-    theirs = F.normalize(F.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD)
-    ours = normalize(torch.from_numpy(np.array(image))[None])
+    theirs = F.normalize(F.to_tensor(image), standardization.mean, standardization.std)
+    ours = normalize(torch.from_numpy(np.array(image))[None], standardization)
     assert ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours[0], theirs, atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""A checkpoint that is whole, and yet not what a session writes."""
+"""What a session resumes from, and checkpoints that are intact and yet not what a session writes."""
 
 import pytest
 import torch

@@ -12,10 +12,11 @@ from flowerlib.data import threads
 from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
+from flowerlib.runs import InputInfo
 from flowerlib.training import resident
 from flowerlib.training.augment import augment
 from flowerlib.training.loader import Loader
-from flowerlib.training.loop import train_epoch
+from flowerlib.training.loop import Computation, train_epoch
 from flowerlib.training.resident import ResidentLoader
 
 SETTINGS = {"image_size": 48, "batch_size": 5}
@@ -78,7 +79,7 @@ def test_a_network_whose_maps_shrink_to_one_pixel_trains_on_any_number_of_photos
     network = nn.Sequential(nn.Conv2d(3, 4, 48), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     batches = Loader(Experiment(**SETTINGS), photos).training(np.arange(21), 0)
-    loss, _ = train_epoch(network, optimizer, batches, torch.device("cpu"), "float32")
+    loss, _ = train_epoch(network, optimizer, batches, Computation(torch.device("cpu"), "float32", InputInfo()))
     assert np.isfinite(loss)
 
 
