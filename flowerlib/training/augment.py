@@ -20,6 +20,11 @@ from torchvision.transforms import functional as F
 from flowerlib.experiment import CROP_AREA, CROP_RATIO, Experiment
 from flowerlib.runs import InputInfo
 
+# Version of the random draws, of augmentation and dropout: run.json and checkpoints record it, because a session
+# that went on with other draws would be a mixture of two. 2: leaving out the crop changes no other draw, and dropout
+# depends on the whole seed.
+DRAWS = 2
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -48,10 +53,10 @@ def draw_augmentation(experiment: Experiment, epoch: int, index: int, width: int
     ColorJitter and RandomAffine.
     """
     rng = np.random.default_rng((experiment.seed, epoch, index))
-    crop = _draw_crop(rng, width, height) if experiment.random_crop else None
+    # everything is drawn, used or not: leaving one operation out must not change the others
+    crop = _draw_crop(rng, width, height)
     flip = bool(rng.random() < experiment.flip)
     angle = rng.uniform(-experiment.rotation, experiment.rotation)
-    # all are drawn, whatever is used: leaving one out must not change the others
     jitter = [
         ("brightness", rng.uniform(1 - experiment.brightness, 1 + experiment.brightness)),
         ("contrast", rng.uniform(1 - experiment.contrast, 1 + experiment.contrast)),
@@ -63,7 +68,7 @@ def draw_augmentation(experiment: Experiment, epoch: int, index: int, width: int
     used = tuple((name, amount) for name, amount in ordered if getattr(experiment, name))
     farthest = experiment.translation * experiment.image_size
     shift = tuple(round(offset) for offset in rng.uniform(-farthest, farthest, size=2))
-    return Augmentation(crop, flip, angle, used, shift)
+    return Augmentation(crop if experiment.random_crop else None, flip, angle, used, shift)
 
 
 def _draw_crop(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:

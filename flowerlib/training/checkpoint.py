@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from flowerlib.errors import UserError, brief
+from flowerlib.experiment import Experiment
 from flowerlib.files import replacing
 from flowerlib.runs import (
     BEFORE,
@@ -24,6 +25,7 @@ from flowerlib.runs import (
     RunInfo,
     describe_differences,
     inputs,
+    is_finished,
 )
 
 
@@ -76,6 +78,7 @@ def write_last(
         {
             "inputs": inputs(info),
             "precision": info.precision,
+            "draws": info.draws,
             "computed": info.computed.model_dump(),
             "earlier": [part.model_dump() for part in info.earlier],
             "model": model.state_dict(),
@@ -113,7 +116,7 @@ def read_last(
     """Load last.pt into model, optimizer and scheduler, or last.before.pt if it is damaged.
 
     Raises:
-        UserError: no checkpoint can be read, or it comes from other settings, data, split or weights.
+        UserError: no checkpoint can be read, or it comes from other settings, data, split, weights or random draws.
     """
     damaged = []
     for path in (run_dir / LAST, run_dir / BEFORE):
@@ -177,12 +180,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: RunInfo) -> None:
     now = inputs(info) | {"precision in use": info.precision}
-    before = checkpoint["inputs"] | {"precision in use": checkpoint["precision"]}
+    before = _with_defaults(checkpoint["inputs"], now) | {"precision in use": checkpoint["precision"]}
     if differences := describe_differences(before, now):
         raise UserError(
             f"{path} comes from other inputs ({differences}). Run with --force to begin again, or choose another "
             "folder with --runs; in a notebook, another session or run_dir."
         )
+    draws = checkpoint.get("draws", 1)
+    if draws != info.draws and not is_finished(path.parent):
+        raise UserError(
+            f"{path} was written by another version of flowerlib, whose random draws differ (version {draws} then, "
+            f"{info.draws} now): resuming would mix the two in one session. Run with --force to begin again."
+        )
+
+
+def _with_defaults(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's inputs with the defaults of settings that were added since it was written."""
+    try:
+        settings = Experiment(**{name: value for name, value in before.items() if name in Experiment.model_fields})
+    except UserError as error:
+        raise ValueError(f"its settings are not valid: {error}") from error
+    return {name: value for name, value in settings if name in now} | before
 
 
 def _read_history(rows: list[dict[str, Any]]) -> list[EpochMetrics]:

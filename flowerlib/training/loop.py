@@ -42,6 +42,8 @@ from flowerlib.training.resident import pick_loader
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
+DROPOUT_STREAM = 2  # part of the key of dropout's seed; see flowerlib.training.loader.ORDER_STREAM
+
 
 @dataclass(frozen=True)
 class Computation:
@@ -112,8 +114,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
 
     for epoch in range(len(history), experiment.epochs):
         learning_rate = scheduler.get_last_lr()[0]
-        # dropout, in networks that have it, is the one draw left to torch's own generator
-        torch.manual_seed((experiment.seed << 32) + epoch)
+        torch.manual_seed(dropout_seed(experiment.seed, epoch))
         try:
             with PhotoBar(f"epoch {epoch}", len(indices.train) + 2 * len(indices.validation)) as bar:
                 begun = perf_counter()
@@ -160,6 +161,15 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     write_augmented(run_dir / "augmented.csv", names, correct)
     write_info(run_dir, info.model_copy(update={"finished": True}))
     return read_run(run_dir)
+
+
+def dropout_seed(seed: int, epoch: int) -> int:
+    """The seed of torch's own generator in an epoch: it draws dropout, in networks that have it, and nothing else.
+
+    On the CPU, torch uses the low 32 bits of a seed only: here they depend on all of (seed, epoch).
+    """
+    key = np.random.SeedSequence((seed, epoch, 0, DROPOUT_STREAM))
+    return int(key.generate_state(1, np.uint64)[0])
 
 
 def evaluate_repeatedly(

@@ -14,6 +14,7 @@ from flowerlib.data.photos import PhotoSet, Split
 from flowerlib.experiment import Experiment
 from flowerlib.files import PROJECT
 from flowerlib.runs import DatasetInfo, RunInfo, SplitInfo
+from flowerlib.training.augment import DRAWS
 from flowerlib.training.device import describe_device
 from flowerlib.training.model import Weights, describe_model, standardization
 
@@ -52,6 +53,7 @@ def describe_run(
         precision=precision,
         model=describe_model(model, experiment.image_size),
         input=standardization(experiment.model),
+        draws=DRAWS,
         device=describe_device(device),
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         commit=_commit(),

@@ -15,6 +15,8 @@ from flowerlib.data.photos import load_photos
 from flowerlib.experiment import Experiment
 from flowerlib.runs import InputInfo
 from flowerlib.training.augment import (
+    DRAWS,
+    Augmentation,
     augment,
     augment_reference,
     centre_crop,
@@ -45,6 +47,37 @@ def test_a_draw_depends_on_seed_epoch_and_index_alone():
     assert draw == draw_augmentation(Experiment(batch_size=64, model="resnet34"), 3, 14, 320, 240)
     others = [(Experiment(seed=1), 3, 14), (Experiment(), 4, 14), (Experiment(), 3, 15)]
     assert all(draw != draw_augmentation(*key, 320, 240) for key in others)
+
+
+def test_leaving_one_operation_out_changes_no_other_draw():
+    whole = draw_augmentation(Experiment(), 3, 14, 320, 240)
+    fields = {"random_crop": "crop", "flip": "flip", "rotation": "angle", "translation": "shift"}
+    for name in ("random_crop", "flip", "rotation", "brightness", "contrast", "saturation", "hue", "translation"):
+        left_out = Experiment(**{name: False if name == "random_crop" else 0})
+        draw = draw_augmentation(left_out, 3, 14, 320, 240)
+        if name in fields:
+            draw = dataclasses.replace(draw, **{fields[name]: getattr(whole, fields[name])})
+            assert draw == whole, name
+        else:
+            assert dataclasses.replace(draw, jitter=()) == dataclasses.replace(whole, jitter=()), name
+            assert draw.jitter == tuple(each for each in whole.jitter if each[0] != name)
+
+
+def test_the_draws_are_those_of_their_version():
+    # whoever changes them counts DRAWS up, so that no session goes on with a mixture
+    assert DRAWS == 2
+    assert draw_augmentation(Experiment(), 3, 14, 320, 240) == Augmentation(
+        crop=(17, 104, 215, 182),
+        flip=False,
+        angle=-12.046950362058055,
+        jitter=(
+            ("hue", 0.046145595373606074),
+            ("contrast", 1.0525080317007252),
+            ("brightness", 1.1246314772435158),
+            ("saturation", 0.9733940231411041),
+        ),
+        shift=(-8, 20),
+    )
 
 
 def test_crops_are_distributed_as_torchvisions(draws):

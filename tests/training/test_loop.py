@@ -6,13 +6,15 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import dropout
 from torchvision.models import get_model
 
 from flowerlib.data.photos import load_photos, split
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.runs import METRICS_COLUMNS, InputInfo, confusion_matrix, read_run
-from flowerlib.training.loop import Computation, predict, score, train_and_evaluate, train_epoch
+from flowerlib.training.augment import DRAWS
+from flowerlib.training.loop import Computation, dropout_seed, predict, score, train_and_evaluate, train_epoch
 
 TINY = {
     "weights": "none",
@@ -222,6 +224,7 @@ def test_bfloat16_gives_nearly_the_same_logits(photos):
 def test_run_json_is_plain_json(photos, tmp_path):
     train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
     info = json.loads((tmp_path / "run.json").read_text())
+    assert info["draws"] == torch.load(tmp_path / "last.pt", weights_only=True)["draws"] == DRAWS
     assert info["model"]["parameters"] == info["model"]["trained"] == 11_178_051
     assert info["input"]["mean"] == [0.485, 0.456, 0.406]
     assert {"settings", "seed", "dataset", "split", "weights", "precision", "device", "versions", "commit"} <= set(
@@ -257,6 +260,14 @@ def test_the_last_network_is_evaluated_on_new_augmentations_each_time(photos, tm
     model.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True)["model"])
     views = Loader(experiment, photos).augmented(split(photos, 0).validation, experiment.epochs + 4)
     assert score(*predict(model, views, FLOAT32))[1] == run.repeats[4]
+
+
+def test_dropout_differs_between_seeds_and_epochs():
+    masks = []
+    for seed, epoch in ((0, 0), (1, 0), (5, 0), (0, 1), (2**32 - 1, 0)):
+        torch.manual_seed(dropout_seed(seed, epoch))
+        masks.append(tuple(dropout(torch.ones(64)).tolist()))
+    assert len(set(masks)) == len(masks)
 
 
 def test_each_photo_is_counted_in_the_repeated_evaluations(photos, tmp_path):
