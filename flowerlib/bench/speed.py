@@ -141,7 +141,9 @@ def _in_a_process(case: Case, source: str) -> dict:
     environment = os.environ | (ALLOCATOR_ENVIRONMENT if case.way in OWN_WAYS else {})
     process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if process.returncode:
-        raise UserError(f"Measuring {case.name} failed: {process.stderr.strip().splitlines()[-1]}")
+        # a process that was killed leaves no error message
+        reason = [f"exit status {process.returncode}", *process.stderr.strip().splitlines()][-1]
+        raise UserError(f"Measuring {case.name} failed: {reason}")
     return json.loads(process.stdout.splitlines()[-1])
 
 

@@ -55,6 +55,13 @@ def test_a_measurement_that_fails_is_named(tmp_path):
         bench._in_a_process(bench.Case("our fast path", "fast", {}), str(tmp_path / "nowhere"))
 
 
+def test_a_measurement_that_is_killed_is_named(monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
+    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(UserError, match="our fast path failed: exit status -9"):
+        bench._in_a_process(bench.Case("our fast path", "fast", {}), "flowers")
+
+
 def test_our_own_ways_are_measured_with_the_allocator_that_sessions_get(monkeypatch):
     given = {}
 
