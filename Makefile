@@ -16,6 +16,12 @@ OPTIONS := $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)"
 DEMO := --data synthetic --weights none $(foreach setting,\
         image_size=48 epochs=12 learning_rate=0.005 lr_step=9 repeats=10,--set $(setting))
 
+# A misspelt variable, DTA=~/my-photos, would be taken for none.
+VARIABLES := PYTHON TORCH EXPERIMENTS DATA WEIGHTS SET RUNS OUT
+UNKNOWN   := $(filter-out $(VARIABLES),$(foreach name,$(.VARIABLES),\
+             $(if $(findstring command line,$(origin $(name))),$(name))))
+$(if $(UNKNOWN),$(error There is no variable $(UNKNOWN). There are: $(VARIABLES)))
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo experiments ablations report bench lab test lock clean
 

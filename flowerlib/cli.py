@@ -1,8 +1,9 @@
-"""The command line: ``python -m flowerlib VERB``."""
+"""The command line: ``flowerlib VERB``, or ``python -m flowerlib VERB``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -19,26 +20,43 @@ _DATA_HELP = "flowers (the paper's photos), synthetic, or a folder of class fold
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0, 1 for an error that the user can mend, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # an ASCII terminal can't print every class name
+            stream.reconfigure(errors="replace")
+    options = _parser().parse_args(arguments)
     try:
-        options = _parser().parse_args(arguments)
-        return options.verb(options)
+        _require_checkout()
+        status = options.verb(options)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished epochs are kept: the same command goes on from there.", file=sys.stderr)
+        print(f"\nInterrupted. {options.interrupted}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `| head` has read enough; Python would complain again when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _require_checkout() -> None:
+    if not NOTEBOOKS.is_dir():
+        raise UserError(
+            f"The notebooks are not in {NOTEBOOKS}: they and the report's templates lie beside the package in its "
+            "checkout. Install flowerlib from there with 'pip install -e .', or run 'make env' there."
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m flowerlib", description="Fine-tune ResNets on photos of flowers, and report it."
+        prog="flowerlib", description="Fine-tune ResNets on photos of flowers, and report it."
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     data = verbs.add_parser("data", help="fetch the photos if needed, check them, count them")
     data.add_argument("--data", default="flowers", metavar="SOURCE", help=_DATA_HELP)
-    data.set_defaults(verb=_data)
+    data.set_defaults(verb=_data, interrupted="Photos that have arrived are kept: the same command goes on.")
 
     run = verbs.add_parser("run", help="run the sessions of experiments.yaml")
     run.add_argument("sessions", nargs="*", metavar="SESSION", help="which; all if none is named")
@@ -49,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--experiments", type=user_path, default=NOTEBOOKS / "experiments.yaml", metavar="FILE",
                      help="default: %(default)s")  # fmt: skip
     run.add_argument("--force", action="store_true", help="run again what is finished")
-    run.set_defaults(verb=_run)
+    run.set_defaults(verb=_run, interrupted="Finished epochs are kept: the same command goes on after them.")
 
     bench = verbs.add_parser("bench", help="measure how fast training is on this machine, in about ten minutes")
     bench.add_argument("--data", default="flowers", metavar="SOURCE", help=_DATA_HELP)
@@ -57,12 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=user_path, default=REPORT / "build" / "bench", metavar="FOLDER", help="default: %(default)s"
     )
     bench.add_argument("--repetitions", type=int, default=3, metavar="N", help="default: %(default)s")
-    bench.set_defaults(verb=_bench)
+    bench.set_defaults(verb=_bench, interrupted="Nothing was measured.")
 
     export = verbs.add_parser("export", help="write a session's best.pt as an ONNX file")
     export.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT", help="runs/<dataset>/<session>/best.pt")
     export.add_argument("out", type=user_path, metavar="FILE", help="the ONNX file")
-    export.set_defaults(verb=_export)
+    export.set_defaults(verb=_export, interrupted="Nothing was written.")
 
     report = verbs.add_parser("report", help="make the PDF of finished sessions")
     report.add_argument("--runs", type=user_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
@@ -71,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--engine", choices=ENGINES, default="auto", help="auto: TeX if there is one, else Typst")
     report.add_argument("--no-gallery", action="store_true", help="show no photos, also where they are at hand")
-    report.set_defaults(verb=_report)
+    report.set_defaults(verb=_report, interrupted="An earlier report is untouched.")
     return parser
 
 
@@ -79,9 +97,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from flowerlib.data import audit
+    from flowerlib.data.audit import print_audit
 
-    return audit.report(options.data)
+    return print_audit(options.data)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from pydantic import (
 
 from flowerlib.errors import UserError, brief
 
+RESERVED = ("ablations", "duplicates.csv")  # what else lies beside the sessions in runs/<dataset>/
 LONGEST_YAML = 100_000  # characters; the paper's experiments.yaml has 300
 
 # torchvision's defaults for RandomResizedCrop, which the paper keeps: share of the area, and aspect ratio
@@ -189,9 +190,15 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
         raise UserError(
             f"{path} must map session names to settings, for example 'resnet18-bs64: {{batch_size: 64}}'."
         )
-    experiments = {}
+    experiments: dict[str, Experiment] = {}
     for name, entry in entries.items():
-        experiments |= _read_entry(path, name, {} if entry is None else entry, overrides or {})
+        sessions = _read_entry(path, name, {} if entry is None else entry, overrides or {})
+        folders = {each.lower() for each in experiments}  # some systems don't tell A from a
+        if taken := [each for each in sessions if each.lower() in folders]:
+            raise UserError(
+                f"In {path} rename one of the two sessions '{taken[0]}': their folders would be the same."
+            )
+        experiments |= sessions
     return experiments
 
 
@@ -251,6 +258,8 @@ def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any])
         raise UserError(
             f"In {path}, {brief(repr(name))} is not a session name: use letters, digits, '.', '_' and '-'."
         )
+    if name.lower() in RESERVED:
+        raise UserError(f"In {path} rename the session '{name}': among the runs, that name is taken for other files.")
     if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
         raise UserError(f"In {path}, session '{name}' must list settings as 'key: value', not {brief(repr(entry))}.")
     settings = {**entry, **overrides}

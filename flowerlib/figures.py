@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -13,6 +13,8 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, fontManager
+from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 
 from flowerlib.runs import Run, Session
@@ -24,20 +26,28 @@ _STYLES = (
     + cycler(marker=["o", "s", "^", "D", "v", "x"])
 )
 
+USUAL_FONT = "STIXGeneral"  # matplotlib brings it, and the PDF's text is set in it or its like
 WIDTH = 6.3  # inches: the text's width on A4
 SMALL = 7  # points
+MOST_NAMED_CLASSES = 20  # in one figure
 PER_INCH = 13  # characters of small serif text; 15 on average
 
 _QUANTITIES = {"loss": "Cross-entropy (nats)", "acc": "Top-1 accuracy"}
 _PASSES = {"train": "training", "val": "validation, clean", "val_aug": "validation, augmented"}
 
 
-def use_report_style() -> None:
-    """Set matplotlib to the look of the report: serif, small, no frame on top and right."""
+def use_report_style(names: Iterable[str] = ()) -> None:
+    """Set matplotlib to the look of the report, whatever the user's own settings are.
+
+    Args:
+        names: what the figures will show, such as class names: where the usual font lacks a character, fonts on this
+            machine that have it are used too.
+    """
+    plt.rcdefaults()
     plt.rcParams.update(
         {
-            "font.family": "serif",
-            "mathtext.fontset": "cm",
+            "font.family": [USUAL_FONT, *_fonts_with(set("".join(names)))],
+            "mathtext.fontset": "stix",
             "font.size": 9,
             "axes.prop_cycle": _STYLES,
             "axes.spines.top": False,
@@ -49,6 +59,21 @@ def use_report_style() -> None:
             "pdf.fonttype": 42,  # TrueType: text in the PDF stays text
         }
     )
+
+
+def _fonts_with(characters: Set[str]) -> list[str]:
+    """Fonts on this machine that have what the usual one lacks: few of them, in no particular style."""
+    missing = {ord(character) for character in characters} - _characters_in(findfont(USUAL_FONT))
+    families = []
+    for font in fontManager.ttflist if missing else ():
+        if found := missing & _characters_in(font.fname):
+            families.append(font.name)
+            missing -= found
+    return families
+
+
+def _characters_in(font: str) -> Set[int]:
+    return FT2Font(font).get_charmap().keys()
 
 
 def in_lines(text: str, width: float) -> str:
@@ -145,16 +170,20 @@ def interval_figure(table: pd.DataFrame, label: str) -> Figure:
 
 
 def confusion_figure(matrix: pd.DataFrame) -> Figure:
-    """A confusion matrix: labels in rows, predictions in columns, counts in the fields."""
-    side = 1.6 + 0.45 * len(matrix)
+    """A confusion matrix: labels in rows, predictions in columns, counts in the fields.
+
+    For more than `MOST_NAMED_CLASSES` it shows shares by colour alone, and neither counts nor names.
+    """
+    side = 1.6 + 0.45 * min(len(matrix), MOST_NAMED_CLASSES)
     figure, ax = plt.subplots(figsize=(side, side))
     shares = matrix.div(matrix.sum(axis="columns").clip(lower=1), axis="index")
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(matrix.to_numpy()):
-        colour = "white" if shares.iat[row, column] > 0.5 else "black"
-        ax.text(column, row, count, ha="center", va="center", color=colour)
-    ax.set_xticks(range(len(matrix)), matrix.columns, rotation=45, ha="right")
-    ax.set_yticks(range(len(matrix)), matrix.index)
+    if len(matrix) <= MOST_NAMED_CLASSES:
+        for (row, column), count in np.ndenumerate(matrix.to_numpy()):
+            colour = "white" if shares.iat[row, column] > 0.5 else "black"
+            ax.text(column, row, count, ha="center", va="center", color=colour)
+        ax.set_xticks(range(len(matrix)), matrix.columns, rotation=45, ha="right")
+        ax.set_yticks(range(len(matrix)), matrix.index)
     ax.set(xlabel="Predicted", ylabel="Label")
     ax.spines[:].set_visible(False)
     return figure

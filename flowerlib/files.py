@@ -118,6 +118,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
         if keep and path.exists():
             path.replace(keep)
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
             f"{path} could not be written ({error.strerror}); what stood there before is untouched. "
@@ -131,6 +132,16 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` (UTF-8) in one move."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring renames in ``folder`` to the disk: until then a power failure may undo them."""
+    if os.name == "posix":  # elsewhere folders can't be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import nbformat
 import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from flowerlib.errors import UserError, brief
 from flowerlib.files import write_text
+
+KERNEL_SECONDS = 120  # to start: importing from a network drive takes its time
+KERNEL_OPTIONS = (
+    "--log-level=CRITICAL",  # its own warnings are no user's business
+    "--HistoryManager.enabled=False",
+)
 
 
 def execute_notebook(
@@ -33,26 +43,32 @@ def execute_notebook(
     Raises:
         UserError: a parameter is unknown, or a cell fails; the message is the cell's error.
     """
-    unknown = parameters.keys() - papermill.inspect_notebook(notebook).keys()
+    unknown = parameters.keys() - papermill.inspect_notebook(_unformatted(notebook)).keys()
     if unknown:
         raise UserError(f"The notebook {notebook} has no parameter {', '.join(sorted(unknown))}.")
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        with log.open("a", encoding="utf-8") as file:
+        with log.open("a", encoding="utf-8") as file, TemporaryDirectory(prefix="flowerlib-") as folder:
             papermill.execute_notebook(
-                notebook,
-                output,
+                _unformatted(notebook),
+                _unformatted(output),
                 dict(parameters),
                 kernel_name="python3",
+                kernel_manager_class=_kernel_of_this_python(Path(folder), log),
+                start_timeout=KERNEL_SECONDS,
                 progress_bar=False,
-                extra_arguments=["--log-level=CRITICAL"],  # the kernel's own warnings are no user's business
                 stdout_file=_Tee(file, echo),
                 stderr_file=_Tee(None, sys.stderr) if echo else file,
             )
     except DeadKernelError as error:
         raise UserError(
-            "The notebook's process was ended from outside, often for want of memory: take a smaller batch_size, or "
-            f"close other programs. The same command goes on after the last whole epoch. Log: {log}."
+            "The notebook's process was ended from outside, often for want of memory: choose a smaller batch_size, "
+            f"or close other programs. The same command goes on after the last whole epoch. Log: {log}."
+        ) from error
+    except RuntimeError as error:  # jupyter_client's, before the first cell
+        raise UserError(
+            f"The notebook's Python process did not start ({brief(error)}). The last line it wrote: "
+            f"{brief(_last_line(log))}. Mend that and run the same command again."
         ) from error
     except PapermillExecutionError as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
@@ -62,11 +78,56 @@ def execute_notebook(
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         raise UserError(f"{reason}\nThe notebook up to the error: {output}; what it printed: {log}.") from error
     except OSError as error:
+        where = error.filename or f"{output} or {log}"
         raise UserError(
-            f"{output} or {log} could not be written ({brief(error)}). Free some space or choose another folder; the "
-            "same command goes on after the last whole epoch."
+            f"{where} could not be written ({brief(error)}). Free some space or choose another folder; the same "
+            "command goes on after the last whole epoch."
         ) from error
     _drop_progress(output)
+
+
+def _unformatted(path: Path) -> str:
+    """A path that papermill leaves as it is: it fills braces in with the parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "none")
+
+
+def _kernel_of_this_python(folder: Path, log: Path) -> type[AsyncKernelManager]:
+    """A kernel that runs in this Python and takes nothing from the user's Jupyter, IPython and matplotlib settings.
+
+    Args:
+        folder: an empty, temporary one, for what the kernel keeps while it runs.
+        log: gets what the process writes before and after it is a kernel.
+    """
+    environment = os.environ | {
+        "IPYTHONDIR": str(folder),  # profiles and startup files; history
+        "MATPLOTLIBRC": os.devnull,
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYTHONSTARTUP": "",
+        "PYTHONWARNINGS": "",
+        "PYTHONUTF8": "1",
+    }
+
+    class ThisPython(AsyncKernelManager):
+        kernel_spec = KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", *KERNEL_OPTIONS],
+            language="python",
+            display_name="Python 3",
+        )
+
+        def __init__(self, **options):
+            # its usual place is the home folder, which may be full
+            super().__init__(**options, connection_file=str(folder / "kernel.json"))
+
+        async def start_kernel(self, **options):
+            with log.open("ab") as file:
+                await super().start_kernel(**options, env=environment, stdout=file, stderr=file)
+
+    return ThisPython
 
 
 class _Tee:

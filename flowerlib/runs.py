@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,11 +181,16 @@ class RunInfo(Computed):
         return Computed(device=self.device, versions=self.versions, commit=self.commit)
 
 
+NOT_INPUTS = {"data", "skip_bad", "split_seed", "weights", "device", "precision", "repeats"}
+
+
 def inputs(info: RunInfo) -> dict[str, Any]:
-    """What decides a run's results, as flat values: settings, and the fingerprints of data, split and weights."""
-    # how often the last network is evaluated again changes nothing else
-    settings = info.settings.model_dump(exclude={"repeats"})
-    return settings | {
+    """What decides a run's results, as flat values: settings, and the fingerprints of data, split and weights.
+
+    How photos and weights were named, and what computed, is not part of it; nor is how often the last network is
+    evaluated again.
+    """
+    return info.settings.model_dump(exclude=NOT_INPUTS) | {
         "data's fingerprint": info.dataset.fingerprint,
         "split's fingerprint": info.split.fingerprint,
         "weights' sha256": info.weights.sha256,
@@ -286,14 +292,14 @@ class Session:
 
 
 def group_seeds(runs: Sequence[Run]) -> list[Session]:
-    """Put the seeds of a session together: runs of equal settings whose names differ in the seed alone.
+    """Put the seeds of a session together: runs with equal inputs whose names differ in the seed alone.
 
     A seed that is there twice, as ``slow`` and as ``slow-seed0``, counts once.
     """
-    groups: dict[tuple[str, Experiment], dict[int, Run]] = {}
+    groups: dict[tuple[str, str], dict[int, Run]] = {}
     for run in runs:
         seed = run.info.settings.seed
-        same_but_seed = run.info.settings.model_copy(update={"seed": 0})
+        same_but_seed = json.dumps(inputs(run.info) | {"seed": None}, sort_keys=True)
         groups.setdefault((base_name(run.name, seed), same_but_seed), {}).setdefault(seed, run)
     sessions = []
     for (name, _), group in groups.items():
@@ -397,17 +403,10 @@ def read_info(folder: Path) -> RunInfo | None:
         return RunInfo.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValidationError as error:
-        reason = "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in error.errors()
-        )
-        raise _unreadable(path, reason) from error
-    except (OSError, UserError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, reason: object) -> UserError:
-    return UserError(f"{path} can't be read ({brief(reason)}). Remove the folder, or run again with --force.")
+    except (OSError, ValidationError, UserError) as error:
+        raise UserError(
+            f"{path} can't be read ({brief(error)}). Remove the folder, or run again with --force."
+        ) from error
 
 
 def is_finished(folder: Path) -> bool:

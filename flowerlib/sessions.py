@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flowerlib.data.duplicates import PAIRS, find_pairs, write_pairs
+from flowerlib.data.duplicates import PAIRS, provide_pairs
 from flowerlib.data.photos import PhotoSet, load_photos, split
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
@@ -71,8 +71,7 @@ def run_sessions(
         elif not _run_session(plan, force):
             failed.append(plan.name)
     for each in photos.values():
-        if waiting or not (runs / each.name / PAIRS).exists():
-            write_pairs(runs / each.name / PAIRS, find_pairs(each))
+        provide_pairs(runs / each.name / PAIRS, each)
     return failed
 
 

@@ -94,6 +94,10 @@ def test_overrides_replace_every_sessions_settings(tmp_path):
         ("../a:\n", "is not a session name"),
         ("- a\n", "must map session names"),
         ("", "must map session names"),
+        ("ablations:\n", "rename the session 'ablations'"),
+        ("a:\nA:\n", "rename one of the two sessions 'A'"),
+        ("a:\n  seeds: [1]\na-seed1:\n", "rename one of the two sessions 'a-seed1'"),
+        (f"a: {'b' * 200_000}", "200,003 characters"),
         ("a: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
     ],
 )
@@ -138,3 +142,11 @@ def test_the_ablations_leave_out_one_part_each():
     assert base == Experiment()
     assert len({tuple(other.changes()) for other in others}) == len(others) == 9
     assert all(other.changes() for other in others)
+
+
+def test_a_notebook_that_lacks_a_setting_or_misspells_it_is_refused():
+    variables = {**dict(Experiment()), "session": "a", "epochs": 3}
+    assert Experiment.from_notebook(variables) == Experiment(epochs=3)
+    variables["rotatoin"] = variables.pop("rotation")
+    with pytest.raises(UserError, match=r"lack the setting 'rotation'\. Is it 'rotatoin'"):
+        Experiment.from_notebook(variables)

@@ -240,3 +240,17 @@ def test_measures_that_differ_by_evidence_are_both_named():
     label = " ".join(judgement.claims_figure(findings).axes[0].get_xlabel().split())
     assert f"{PUBLISHED}: {claim.published.definition}" in label
     assert f"{OURS}: {claim.measure.definition}" in label
+
+
+def test_many_classes_give_a_figure_of_bounded_size():
+    names = [f"class {number}" for number in range(300)]
+    figure = figures.confusion_figure(pd.DataFrame(np.eye(300, dtype=int), names, names))
+    assert max(figure.get_size_inches()) < 12
+    assert not figure.axes[0].texts
+
+
+def test_a_font_that_has_a_name_is_used_beside_the_usual_one():
+    figures.use_report_style(["Schön", "שלום"])
+    assert plt.rcParams["font.family"] == [figures.USUAL_FONT, "DejaVu Sans"]
+    figures.use_report_style()
+    assert plt.rcParams["font.family"] == [figures.USUAL_FONT]

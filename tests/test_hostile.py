@@ -23,7 +23,7 @@ from PIL import EpsImagePlugin, Image
 from torch import nn
 
 from flowerlib.data import download
-from flowerlib.data.download import Gathering, ManifestRow
+from flowerlib.data.download import ManifestRow, PartialDownload
 from flowerlib.data.photos import inspect
 from flowerlib.errors import UserError
 from flowerlib.experiment import parse_override, read_experiments
@@ -50,7 +50,7 @@ def outcome(reader, *arguments):
         warnings.simplefilter("always")
         try:
             result = reader(*arguments)
-        except (UserError, download._Refused) as error:
+        except (UserError, download._SourceError) as error:
             result, text = None, str(error)
         else:
             text = "fine"
@@ -184,7 +184,7 @@ def test_a_photo_that_is_a_program_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
     (tmp_path / "0.jpg").write_bytes(_saved(Image.new("RGB", (9, 9)), "eps"))
     (file,) = inspect(tmp_path, ["0.jpg"], decoded=len)
-    assert "not an image in any format that is read" in file.problem
+    assert "not an image in any of the formats" in file.problem
 
 
 # ---- archives
@@ -225,9 +225,9 @@ TARS = [
 
 def unpack(folder, content):
     (folder / "archive").write_bytes(content)
-    gathered = Gathering(folder / "photos", WANTED)
-    download._unpack(folder / "archive", gathered)
-    return gathered
+    photos = PartialDownload(folder / "photos", WANTED)
+    download._unpack(folder / "archive", photos)
+    return photos
 
 
 def files_in(folder):
@@ -263,14 +263,15 @@ def _member(kind, size, name="x", link=""):
 
 
 def test_a_member_of_negative_size_ends_the_archive(tmp_path, monkeypatch):
-    members = []
+    found, next_member = [], tarfile.TarFile.next
 
-    def keep(gathered, data):
-        members.append(data)
-        assert len(members) < 9, "the archive goes round in a circle"
+    def count(archive):
+        found.append(archive)
+        assert len(found) < 9, "the archive goes round in a circle"
+        return next_member(archive)
 
-    monkeypatch.setattr(Gathering, "keep", keep)
-    with pytest.raises(download._Refused, match="negative size"):
+    monkeypatch.setattr(tarfile.TarFile, "next", count)
+    with pytest.raises(download._SourceError, match="negative size"):
         unpack(tmp_path, _gzip(_member(tarfile.REGTYPE, 0) + _member(tarfile.REGTYPE, -512)))
 
 
@@ -278,7 +279,7 @@ def test_a_member_of_negative_size_ends_the_archive(tmp_path, monkeypatch):
 def test_a_long_name_is_not_taken_into_memory(tmp_path, kind):
     content = _gzip(_member(kind, 32 << 20) + bytes(32 << 20))
     tracemalloc.start()
-    with pytest.raises(download._Refused, match="a part of 33,554,432 bytes"):
+    with pytest.raises(download._SourceError, match="a header of 33,554,432 bytes"):
         unpack(tmp_path, content)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -287,7 +288,7 @@ def test_a_long_name_is_not_taken_into_memory(tmp_path, kind):
 
 def test_what_a_member_of_no_known_kind_claims_to_hold_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
-    with pytest.raises(download._Refused, match="unpacks to more than"):
+    with pytest.raises(download._SourceError, match="unpacks to more than"):
         unpack(tmp_path, _gzip(_member(b"Z", 1 << 21) + bytes(1 << 21)))
 
 
@@ -295,8 +296,8 @@ def test_what_a_member_of_no_known_kind_claims_to_hold_counts(tmp_path, monkeypa
     "kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
 )
 def test_links_devices_and_pipes_are_passed_over(tmp_path, kind):
-    gathered = unpack(tmp_path, _gzip(_member(kind, 0, "rose/1.jpg", "/etc/hostname") + TARS[0]))
-    assert not gathered.missing
+    photos = unpack(tmp_path, _gzip(_member(kind, 0, "rose/1.jpg", "/etc/hostname") + TARS[0]))
+    assert not photos.missing
     assert files_in(tmp_path / "photos") == MEMBERS
     photo = (tmp_path / "photos/rose/1.jpg").lstat()
     assert stat.S_ISREG(photo.st_mode)

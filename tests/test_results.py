@@ -9,6 +9,7 @@ import pytest
 
 from flowerlib.cli import main
 from flowerlib.files import REPORT
+from flowerlib.report.build import load_pairs
 
 PAPER = REPORT / "results" / "paper"
 
@@ -45,6 +46,18 @@ def test_the_reference_report_comes_out_of_its_tables_again(rebuilt):
     assert committed.keys() == ours.keys()
     for name, table in committed.items():
         pd.testing.assert_frame_equal(ours[name], table, obj=name)
+
+
+def test_near_duplicates_are_used_only_for_the_photos_they_were_found_in(tmp_path):
+    assert len(load_pairs(PAPER)) == 23
+    (tmp_path / "resnet18-bs32").mkdir()
+    for name in ("duplicates.csv", "resnet18-bs32/run.json"):
+        (tmp_path / name).write_bytes((PAPER / name).read_bytes())
+    assert len(load_pairs(tmp_path)) == 23
+    info = json.loads((tmp_path / "resnet18-bs32/run.json").read_text())
+    info["dataset"]["fingerprint"] = "of other photos"
+    (tmp_path / "resnet18-bs32/run.json").write_text(json.dumps(info))
+    assert load_pairs(tmp_path) is None
 
 
 def test_every_number_of_a_table_stands_in_its_csv_file(rebuilt):

@@ -180,3 +180,12 @@ def test_any_class_names_come_back_from_a_runs_tables(folder_of_names, classes):
 @pytest.fixture(scope="module")
 def folder_of_names(tmp_path_factory):
     return tmp_path_factory.mktemp("names")
+
+
+def test_seeds_added_later_with_another_spelling_belong_to_their_session(tmp_path):
+    runs = [
+        named("slow-seed0", data="photos"),
+        named("slow-seed1", seed=1, data="/my/photos", repeats=5, device="cpu"),
+    ]
+    (slow,) = group_seeds(runs)
+    assert (slow.name, slow.seeds) == ("slow", [0, 1])

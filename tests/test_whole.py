@@ -18,6 +18,7 @@ from torchvision.models import resnet34
 
 from flowerlib import sessions
 from flowerlib.cli import main
+from flowerlib.data import duplicates
 from flowerlib.data.photos import paper_fingerprint
 from flowerlib.data.synthetic import write_synthetic
 from flowerlib.errors import UserError
@@ -97,7 +98,10 @@ def test_the_report_says_what_the_tables_say(synthetic_runs, tmp_path, capsys):
             assert f"{row[column]:.3f}" in text
 
 
-def test_finished_sessions_are_skipped_and_others_of_the_same_name_refused(synthetic_runs, tmp_path, capsys):
+def test_finished_sessions_are_skipped_and_others_of_the_same_name_refused(
+    synthetic_runs, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(duplicates, "find_pairs", None)  # nor are the photos searched again
     runs = tmp_path / "runs"
     shutil.copytree(synthetic_runs, runs / synthetic_runs.name)
     source = read_run(synthetic_runs / SESSIONS[0]).info.settings.data

@@ -1,1 +1,1 @@
-"""The photos: listed, decoded, split, checked."""
+"""The photos: downloaded, listed, decoded, split, checked."""

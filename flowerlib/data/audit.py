@@ -1,24 +1,38 @@
-"""What is wrong with a folder of photos. Nothing is changed: a person decides what to do about it."""
+"""What is wrong with a folder of photos. Nothing is changed: it is up to a person what to do about it."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from flowerlib.data.download import ManifestRow, read_manifest
-from flowerlib.data.photos import FLOWERS, Difference, PhotoFile, compare, inspect, list_files, locate
+from flowerlib.data.duplicates import describe_pairs, find_pairs, pairs_file, pairs_of
+from flowerlib.data.hashes import PhotoFile, remember
+from flowerlib.data.photos import (
+    FLOWERS,
+    Difference,
+    compare,
+    inspect,
+    list_files,
+    locate,
+    photos_fingerprint,
+)
+from flowerlib.data.similarity import squeeze
 
 UNREADABLE = "unreadable"
-NO_PHOTO = "no photo"
-TWO_LABELS = "the same bytes under two labels"
-TWICE = "the same bytes twice in a class"
+NO_PHOTO = "not a photo"
+TWO_LABELS = "identical files under two labels"
+TWICE = "identical files in one class"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: its kind (a constant of this module), the relative paths it concerns, and the reason."""
+    """One problem: its kind (a constant in this module), the relative paths it concerns, and the reason."""
 
     kind: str
     files: tuple[str, ...]
@@ -27,16 +41,27 @@ class Problem:
 
 @dataclass(frozen=True)
 class Audit:
-    """Readable photos per class, every problem, and the difference from the manifest if one was given."""
+    """Readable photos per class, every problem, and what else is worth knowing.
+
+    Attributes:
+        root: the folder.
+        counts: readable photos by class.
+        problems: what is wrong with single files.
+        pairs: the near-duplicates, as in `flowerlib.data.duplicates.find_pairs`.
+        pairs_file: where they are listed.
+        difference: from the manifest, if one was given.
+    """
 
     root: Path
     counts: dict[str, int]
     problems: tuple[Problem, ...]
+    pairs: pd.DataFrame = field(compare=False)
+    pairs_file: Path
     difference: Difference | None = None
 
     @property
     def usable(self) -> bool:
-        """Whether a run would take these photos."""
+        """Whether a run would accept these photos."""
         return (
             len(self.counts) >= 2
             and all(self.counts.values())
@@ -60,37 +85,47 @@ class Audit:
                     yield f"  {' = '.join(problem.files)} ({problem.reason})"
         if not self.problems:
             yield "No problems."
+        yield describe_pairs(self.pairs)
+        if self.pairs_file.exists():
+            yield f"  {self.pairs_file} lists them."
         if not self.usable:
             yield (
-                "A run would refuse these photos: it needs two classes or more, photos in each, every one of "
-                "them readable, and for 'flowers' some of the paper's."
+                "A run would refuse these photos: it needs at least two classes, photos in each of them, all of "
+                "them readable, and for 'flowers' some of the paper's photos."
             )
 
 
 def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
-    """Look at every file of a folder of class folders, and compare the photos with ``manifest`` if given.
+    """Read every file in a folder of class folders, and compare the photos with ``manifest`` if given.
+
+    Whatever is remembered from earlier sessions, the files are read: this is how to check a disk.
 
     Raises:
-        UserError: ``root`` is missing, empty or no folder.
+        UserError: ``root`` is missing, empty or not a folder.
     """
     listing = list_files(root)
-    files = inspect(root, listing.photos, decoded=lambda pixels: None)
+    squeezed = []
+    files = inspect(root, listing.photos, decoded=lambda pixels: squeezed.append(squeeze(pixels)))
+    remember(root, files)
     readable = [file for file in files if not file.problem]
     counts = Counter(_label(file) for file in readable)
     problems = (
         *(Problem(UNREADABLE, (file.path,), file.problem) for file in files if file.problem),
-        *(Problem(NO_PHOTO, (path,), reason) for path, reason in listing.others.items()),
-        *sorted(_repetitions(readable), key=lambda problem: (problem.kind, problem.files)),
+        *(Problem(NO_PHOTO, (path,), reason) for path, reason in listing.unused.items()),
+        *sorted(_identical_files(readable), key=lambda problem: (problem.kind, problem.files)),
     )
+    fingerprint = photos_fingerprint(readable)
+    pairs = pairs_of(fingerprint, lambda: _search(readable, squeezed))
     difference = None if manifest is None else compare(files, manifest)
-    return Audit(root, {name: counts[name] for name in listing.classes}, problems, difference)
+    counts = {name: counts[name] for name in listing.classes}
+    return Audit(root, counts, problems, pairs, pairs_file(fingerprint), difference)
 
 
-def report(source: str) -> int:
-    """Print the audit of a data source; return the exit status: 0 if a run would take the photos, else 1.
+def print_audit(source: str) -> int:
+    """Print the audit of a data source; return the exit status: 0 if `flowerlib run` would accept the photos, else 1.
 
     Raises:
-        UserError: the photos can't be found or fetched.
+        UserError: the photos can't be found or downloaded.
     """
     name, root = locate(source)
     result = audit(root, read_manifest() if name == FLOWERS else None)
@@ -98,7 +133,12 @@ def report(source: str) -> int:
     return 0 if result.usable else 1
 
 
-def _repetitions(files: Iterable[PhotoFile]) -> Iterator[Problem]:
+def _search(files: Sequence[PhotoFile], squeezed: Sequence[np.ndarray]) -> pd.DataFrame:
+    pictures = np.array(squeezed, np.uint8)
+    return find_pairs([file.path for file in files], [file.sha256 for file in files], pictures)
+
+
+def _identical_files(files: Iterable[PhotoFile]) -> Iterator[Problem]:
     copies = defaultdict(list)
     for file in files:
         copies[file.sha256].append(file)

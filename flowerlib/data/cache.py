@@ -1,4 +1,4 @@
-"""Decoded photos: all pixels in one file, decoded once and found again by later sessions."""
+"""Decoded photos: all pixels in one file, decoded once and used by every later session."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PixelCache:
     """The pixels of n photos at their original sizes.
 
     Attributes:
-        file: uint8 RGB, row by row, one photo after the other.
+        file: uint8 RGB, row by row, one photo after another.
         sizes: int64 (n, 2): height and width of each photo.
         starts: int64 (n,): where each photo begins in the file, in bytes.
     """
@@ -37,15 +37,15 @@ class PixelCache:
     def read(self, index: int) -> np.ndarray:
         """Photo ``index``: uint8 (height, width, 3).
 
-        Read, not mapped for good: pages of a mapping count as the process's memory, which would grow with the
-        data set. The system keeps the file in its own memory as long as there is room.
+        It is read, and not mapped into memory: a mapping's pages count as the process's memory, which would grow
+        with the data set. The system itself keeps the file in memory as long as there is room.
         """
         shape = (*self.sizes[index], CHANNELS)
         return np.fromfile(self.file, np.uint8, count=math.prod(shape), offset=self.starts[index]).reshape(shape)
 
 
 class CacheWriter:
-    """Takes decoded photos, one after the other."""
+    """Writes decoded photos, one after another."""
 
     def __init__(self, file: Path):
         self.sizes: list[tuple[int, int]] = []
@@ -57,30 +57,30 @@ class CacheWriter:
         self.sizes.append(pixels.shape[:2])
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Make sure that everything is on the disk."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
 
 
 def find_cache(fingerprint: str) -> PixelCache | None:
-    """The cache of a data set, or None where there is none, or a damaged one."""
+    """The cache of the photos with this fingerprint, or None if there is none, or it is damaged."""
     folder = _folder(fingerprint)
     try:
         with (folder / "sizes.npy").open("rb") as file:
             sizes = np.lib.format.read_array(file)
         ends = np.cumsum(sizes.prod(axis=1) * CHANNELS)
-        whole = (folder / "pixels.u8").stat().st_size == ends[-1]
-    except Exception:  # numpy raises nearly anything on a damaged file
+        complete = (folder / "pixels.u8").stat().st_size == ends[-1]
+    except Exception:  # numpy raises nearly anything for a damaged file
         return None
-    return PixelCache(folder / "pixels.u8", sizes, np.append(0, ends[:-1])) if whole else None
+    return PixelCache(folder / "pixels.u8", sizes, np.append(0, ends[:-1])) if complete else None
 
 
 @contextmanager
 def new_cache(fingerprint: str) -> Iterator[CacheWriter | None]:
-    """Give a writer; its photos become the data set's cache, in one move, if the block succeeds.
+    """Give a writer; if the block succeeds, its photos become the data set's cache, in one move.
 
-    None if there is a cache after all: of two processes, the second waits for the first one's.
+    The second of two processes waits for the first, and gets None: there is a cache by then.
 
     Raises:
         UserError: the cache can't be written, or the disk is full.
@@ -92,7 +92,7 @@ def new_cache(fingerprint: str) -> Iterator[CacheWriter | None]:
             yield None
             return
         try:
-            shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed
             building.mkdir()
             writer = CacheWriter(building / "pixels.u8")
             try:
@@ -111,7 +111,11 @@ def new_cache(fingerprint: str) -> Iterator[CacheWriter | None]:
             shutil.rmtree(building, ignore_errors=True)
 
 
+def cache_folder() -> Path:
+    """Where everything lies that can be made again from the photos: FLOWERLIB_CACHE, else data/cache."""
+    return user_path(os.environ.get("FLOWERLIB_CACHE") or DATA / "cache")
+
+
 def _folder(fingerprint: str) -> Path:
     # decoders differ between versions of Pillow, by a grey level here and there
-    parent = user_path(os.environ.get("FLOWERLIB_CACHE") or DATA / "cache")
-    return parent / f"{fingerprint[:16]}-pillow{PIL.__version__}"
+    return cache_folder() / f"{fingerprint[:16]}-pillow{PIL.__version__}"

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flowerlib.data.cache import PixelCache, find_cache, new_cache
 from flowerlib.data.download import ManifestRow, fetch_flowers, read_manifest
+from flowerlib.data.hashes import PhotoFile, recall, remember, settled_stamp
 from flowerlib.data.threads import in_threads
 from flowerlib.errors import UserError, brief
 from flowerlib.files import DATA, is_text, user_path
@@ -22,10 +23,10 @@ from flowerlib.progress import progress_bar
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
-# what the suffixes stand for; among Pillow's many others is one that runs a program, Ghostscript, on what it reads
+# of these suffixes; one of Pillow's many others runs a program, Ghostscript, on the files it reads
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
-MAX_PIXELS = 89_478_485  # of a photo, where Pillow begins to suspect a decompression bomb: 268 MB decoded
-MAX_BYTES = 4 * MAX_PIXELS  # of a file: more than that many pixels take without compression
+MAX_PIXELS = 89_478_485  # per photo, 268 MB decoded: from here on Pillow suspects a decompression bomb
+MAX_BYTES = 4 * MAX_PIXELS  # per file: more than so many pixels take up uncompressed
 TRAINING_SHARE = 0.8  # section 3: int(.8 · 2,848) = 2,278 photos
 
 
@@ -37,11 +38,12 @@ class PhotoSet:
         name: 'flowers', 'synthetic', or the folder's name.
         root: the folder that holds the class folders; absolute.
         classes: names in alphabetical order; a label is an index into them.
-        paths: of the n photos, relative to root and sorted, such as 'daisy/x.jpg'.
+        paths: n paths, relative to root and sorted, such as 'daisy/x.jpg'.
         labels: int64, shape (n,).
         fingerprint: SHA-256 in hex over every path and its file's bytes.
         pixels: the decoded photos.
         skipped: paths that were left out because they can't be read, each with the reason.
+        hashes: SHA-256 in hex of each photo's file.
     """
 
     name: str
@@ -52,12 +54,13 @@ class PhotoSet:
     fingerprint: str
     pixels: PixelCache
     skipped: dict[str, str]
+    hashes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, index: int) -> np.ndarray:
-        """Return the pixels of photo ``index``, upright and of its original size: uint8 (height, width, 3).
+        """Return the pixels of photo ``index``, upright and at its original size: uint8 (height, width, 3).
 
         Raises:
             UserError: they are no longer in the cache.
@@ -67,13 +70,13 @@ class PhotoSet:
         except (OSError, ValueError) as error:  # no file, or a shorter one
             raise UserError(
                 f"The decoded pixels of {self.paths[index]} can't be read from {self.pixels.file} any more "
-                f"({brief(error)}). Run the same command again: it decodes the photos anew."
+                f"({brief(error)}). Run the same command again: it decodes the photos again."
             ) from error
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into a `PhotoSet`: int64, shapes (int(.8 n),) and (the rest,); and what identifies them."""
+    """Indices into a `PhotoSet`: int64, shapes (int(.8 n),) and (the rest,); and their fingerprint."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -86,22 +89,13 @@ class Listing:
 
     Attributes:
         classes: names of the class folders.
-        photos: files in class folders that are photos by their suffix.
-        others: every other file, and folders within class folders, each with the reason why it isn't used.
+        photos: files in class folders with a photo's suffix.
+        unused: every other file, and folders within class folders, each with the reason why it isn't used.
     """
 
     classes: tuple[str, ...]
     photos: tuple[str, ...]
-    others: dict[str, str]
-
-
-@dataclass(frozen=True)
-class PhotoFile:
-    """What one read of a file told: SHA-256 in hex ('' if it can't be read), and why it is no photo."""
-
-    path: str
-    sha256: str
-    problem: str | None
+    unused: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -121,12 +115,13 @@ class Difference:
 
 
 def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
-    """Find the photos, fetching or generating them if need be, and decode every one, once and for all.
+    """Find the photos, fetching or generating them if necessary, and decode every one, once and for all.
+
+    A file that an earlier call has read is not read again until it changes.
 
     Args:
         source: 'flowers', 'synthetic', or a folder of class folders.
-        skip_bad: leave out photos that can't be read instead of refusing them. To find them, every file is decoded
-            each time.
+        skip_bad: leave out photos that can't be read instead of refusing them.
 
     Raises:
         UserError: no such folder, fewer than two classes, a class without photos, unreadable photos, or for
@@ -134,27 +129,41 @@ def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
     """
     name, root = locate(source)
     listing = list_files(root)
-    skipped = _unreadable(inspect(root, listing.photos, decoded=_drop)) if skip_bad else {}
+    files = _read_unknown(root, listing.photos, decode=skip_bad)
+    skipped = _unreadable(files) if skip_bad else {}
     if skipped:
-        listing = replace(listing, photos=tuple(path for path in listing.photos if path not in skipped))
-        print(f"{len(skipped):,} photos that can't be read are left out: {_listed(skipped)}")
+        files = tuple(file for file in files if file.path not in skipped)
+        listing = replace(listing, photos=tuple(file.path for file in files))
+        print(f"{len(skipped):,} photos that can't be read are left out: {_with_reasons(skipped)}")
     _refuse_too_few(root, listing, skipped)
-    files = inspect(root, listing.photos, decoded=None)
     _refuse_unreadable(root, files)
     if name == FLOWERS:
         _compare_with_paper(root, files)
     labels = [listing.classes.index(path.split("/")[0]) for path in listing.photos]
-    fingerprint = _fingerprint(part for file in files for part in (file.path, file.sha256))
+    fingerprint = photos_fingerprint(files)
     pixels = find_cache(fingerprint) or _decode_all(root, files, fingerprint)
     return PhotoSet(
-        name, root, listing.classes, listing.photos, np.array(labels, np.int64), fingerprint, pixels, skipped
+        name,
+        root,
+        listing.classes,
+        listing.photos,
+        np.array(labels, np.int64),
+        fingerprint,
+        pixels,
+        skipped,
+        tuple(file.sha256 for file in files),
     )
+
+
+def photos_fingerprint(files: Iterable[PhotoFile | ManifestRow]) -> str:
+    """SHA-256 in hex over every path and its file's hash, in the order of the paths."""
+    ordered = sorted(files, key=lambda file: file.path)
+    return _fingerprint(part for file in ordered for part in (file.path, file.sha256))
 
 
 def paper_fingerprint() -> str:
     """The fingerprint of the paper's photos, all of them and no others, by the manifest."""
-    rows = sorted(read_manifest(), key=lambda row: row.path)
-    return _fingerprint(part for row in rows for part in (row.path, row.sha256))
+    return photos_fingerprint(read_manifest())
 
 
 def split(photos: PhotoSet, seed: int) -> Split:
@@ -172,8 +181,8 @@ def split(photos: PhotoSet, seed: int) -> Split:
 def locate(source: str) -> tuple[str, Path]:
     """Return a source's name and absolute folder; 'flowers' are fetched and 'synthetic' generated if need be.
 
-    Only these two words, and the project's own folders for them, mean our data: another folder that happens
-    to be called so is named 'own-flowers' or 'own-synthetic', so that no report takes it for ours.
+    Only these two words, and the project's own folders for them, mean our data: any other folder with such a name
+    becomes 'own-flowers' or 'own-synthetic', so that no report mistakes it for ours.
     """
     if source == FLOWERS:
         return FLOWERS, _flowers_folder()
@@ -185,27 +194,27 @@ def locate(source: str) -> tuple[str, Path]:
 
 
 def list_files(root: Path) -> Listing:
-    """Sort a folder's files into photos and others.
+    """Sort a folder's files into photos and unused files.
 
-    Photos lie directly in a class folder. Folders within are left out rather than searched: else a folder of
+    Photos lie directly in a class folder. Folders inside it are left out, not searched: otherwise a folder with
     'train' and 'val' would pass for a data set with these two classes.
 
     Raises:
-        UserError: ``root`` is missing, empty or no folder, it can't be listed, or a name in it is no text.
+        UserError: ``root`` is missing, empty, not a folder or unreadable, or a name in it is not text.
     """
-    classes, photos, others = [], [], {}
+    classes, photos, unused = [], [], {}
     try:
         for entry in root.iterdir():
             if entry.name.startswith("."):
-                others[entry.name] = "hidden"
+                unused[entry.name] = "hidden"
             elif not entry.is_dir():
-                others[entry.name] = "in no class folder"
+                unused[entry.name] = "not in a class folder"
             else:
                 classes.append(entry.name)
                 for file in entry.iterdir():
                     path = f"{entry.name}/{file.name}"
-                    if reason := _why_no_photo(file):
-                        others[path] = reason
+                    if reason := _why_unused(file):
+                        unused[path] = reason
                     else:
                         photos.append(path)
     except OSError as error:
@@ -214,46 +223,45 @@ def list_files(root: Path) -> Listing:
             "'synthetic' or a folder of class folders; FLOWERLIB_DATA, where set, is the folder of "
             "'flowers'."
         ) from error
-    if not (classes or others):
+    if not (classes or unused):
         raise UserError(f"The photos' folder {root} is empty. Put a folder of photos into it for each class.")
     if odd := [name for name in (root.name, *classes, *photos) if not is_text(name)]:
         raise UserError(
-            f"In {root} rename {', '.join(map(ascii, odd))}: names with control characters, or in another encoding "
-            "than UTF-8, can't be written to a run's tables."
+            f"In {root} rename {', '.join(map(ascii, odd))}: a name that has control characters, or is not in "
+            "UTF-8, can't be written to a run's tables."
         )
-    return Listing(tuple(sorted(classes)), tuple(sorted(photos)), dict(sorted(others.items())))
+    return Listing(tuple(sorted(classes)), tuple(sorted(photos)), dict(sorted(unused.items())))
 
 
 def inspect(
     root: Path, paths: Sequence[str], decoded: Callable[[np.ndarray], object] | None
 ) -> tuple[PhotoFile, ...]:
-    """Read each file once, in threads, to hash it and to decode it in full.
+    """Read each file once, in threads, to hash it and, if asked, to decode it in full.
 
     Args:
         root: the folder.
-        paths: of the files, relative to it.
-        decoded: is given the pixels of each readable photo, in order; None: the files are hashed only.
+        paths: the files, relative to it.
+        decoded: is called with the pixels of each readable photo, in order; None: the files are only hashed.
     """
 
-    def look(path: str) -> tuple[PhotoFile, np.ndarray | None]:
+    def read(path: str) -> tuple[PhotoFile, np.ndarray | None]:
         sha256, pixels = "", None
+        stamp = settled_stamp(root / path)  # before reading: what changes afterwards gets another one
         try:
-            if (size := (root / path).stat().st_size) > MAX_BYTES:
-                raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
-            data = (root / path).read_bytes()
+            data = _read_bytes(root / path)
             sha256 = hashlib.sha256(data).hexdigest()
             if decoded:
                 pixels = np.asarray(decode(data))
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            return PhotoFile(path, sha256, _problem(error)), None
-        return PhotoFile(path, sha256, None), pixels
+            return PhotoFile(path, sha256, _reason(error), bool(decoded), stamp), None
+        return PhotoFile(path, sha256, None, bool(decoded), stamp), pixels
 
     files = []
     description = "Decoding photos" if decoded else "Reading photos"
-    looks = in_threads(look, paths)
+    results = in_threads(read, paths)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of odd metadata in photos that it reads all the same
-        for file, pixels in progress_bar(looks, desc=description, total=len(paths), unit="photo"):
+        warnings.simplefilter("ignore")  # Pillow's, about odd metadata in photos that it can read
+        for file, pixels in progress_bar(results, desc=description, total=len(paths), unit="photo"):
             files.append(file)
             if pixels is not None:
                 decoded(pixels)
@@ -272,29 +280,30 @@ def compare(files: Iterable[PhotoFile], manifest: Iterable[ManifestRow]) -> Diff
 def decode(data: bytes) -> Image.Image:
     """Decode a photo in full, turned upright by its EXIF orientation, as RGB.
 
-    An animation gives its first frame. Alpha is dropped.
+    Of an animation, the first frame is decoded. Alpha is dropped.
 
     Raises:
-        ValueError: more than 8 bits a channel, which Pillow would clip to white without a word; or so many pixels
+        ValueError: it has more than 8 bits per channel, which Pillow would silently clip to white, or so many pixels
             that it must be a decompression bomb.
-        Exception: whatever Pillow raises on a file that it can't decode.
+        Exception: whatever Pillow raises for a file that it can't decode.
     """
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width} × {image.height} pixels, more than {MAX_PIXELS:,}: make it smaller")
     if image.mode[0] in "IF":
-        raise ValueError("more than 8 bits a channel: convert it to 8 bits")
+        raise ValueError("more than 8 bits per channel: convert it to 8 bits")
     ImageOps.exif_transpose(image, in_place=True)
     if "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns about a palette's transparency
+        image = image.convert("RGBA")  # converting straight to RGB, Pillow warns about a palette's transparency
     return image.convert("RGB")
 
 
 def _decode_all(root: Path, files: Sequence[PhotoFile], fingerprint: str) -> PixelCache:
-    """Decode the photos into a new cache, unless another process has done so meanwhile."""
+    """Decode the photos into a new cache, unless another process has just done so."""
     with new_cache(fingerprint) as writer:
         if writer is not None:
             decoded = inspect(root, [file.path for file in files], decoded=writer.append)
+            remember(root, decoded)
             _refuse_unreadable(root, decoded)
             changed = [now.path for before, now in zip(files, decoded, strict=True) if now.sha256 != before.sha256]
             if changed:
@@ -305,8 +314,25 @@ def _decode_all(root: Path, files: Sequence[PhotoFile], fingerprint: str) -> Pix
     return find_cache(fingerprint)
 
 
-def _drop(pixels: np.ndarray) -> None:
-    """Decoding was all that was wanted."""
+def _read_unknown(root: Path, paths: Sequence[str], decode: bool) -> tuple[PhotoFile, ...]:
+    """What is known about each file; only those are read that are new, have changed, or must still be decoded."""
+    files = {path: file for path, file in recall(root, paths).items() if file.decoded or not decode}
+    unknown = [path for path in paths if path not in files]
+    files |= {file.path: file for file in inspect(root, unknown, decoded=_ignore if decode else None)}
+    files_in_order = tuple(files[path] for path in paths)
+    if unknown:
+        remember(root, files_in_order)
+    return files_in_order
+
+
+def _ignore(pixels: np.ndarray) -> None:
+    """For `inspect`, where it matters only whether a photo can be decoded."""
+
+
+def _read_bytes(file: Path) -> bytes:
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
+    return file.read_bytes()
 
 
 def _flowers_folder() -> Path:
@@ -327,15 +353,15 @@ def _synthetic_folder() -> Path:
     return folder
 
 
-def _why_no_photo(file: Path) -> str | None:
+def _why_unused(file: Path) -> str | None:
     if file.name.startswith("."):
         return "hidden"
     if file.is_dir():
         return "a folder within a class folder"
     if not file.is_file() and file.exists():
-        return "no file but a pipe or a device"  # to read it might never end
+        return "a pipe or a device, not a file"  # reading it might never end
     if file.suffix.lower() not in SUFFIXES:
-        return "not a photo's suffix"
+        return "not the suffix of a photo"
     return None
 
 
@@ -343,7 +369,7 @@ def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> No
     if len(listing.classes) < 2:
         found = f"only the class folder '{listing.classes[0]}'" if listing.classes else "no class folder"
         raise UserError(
-            f"{root} holds {found}, and a classifier needs at least two classes. Give the folder that holds "
+            f"{root} holds {found}, and a classifier needs at least two classes. Name the folder that holds "
             "a folder of photos for each class."
         )
     if reserved := {"photo", "label"} & set(listing.classes):
@@ -362,8 +388,8 @@ def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> No
 def _refuse_unreadable(root: Path, files: Sequence[PhotoFile]) -> None:
     if bad := _unreadable(files):
         raise UserError(
-            f"In {root} {len(bad):,} of {len(files):,} photos can't be read: {_listed(bad)}. "
-            "Replace them, take them out of the folder, or leave them out of this run with --set skip_bad=true."
+            f"In {root} {len(bad):,} of {len(files):,} photos can't be read: {_with_reasons(bad)}. "
+            "Replace them, remove them from the folder, or leave them out of this run with --set skip_bad=true."
         )
 
 
@@ -371,7 +397,7 @@ def _unreadable(files: Iterable[PhotoFile]) -> dict[str, str]:
     return {file.path: file.problem for file in files if file.problem}
 
 
-def _listed(bad: dict[str, str]) -> str:
+def _with_reasons(bad: dict[str, str]) -> str:
     return ", ".join(f"{path} ({problem})" for path, problem in bad.items())
 
 
@@ -380,20 +406,20 @@ def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:
     if not difference.same:
         raise UserError(
             f"{root} holds none of the paper's {len(manifest):,} photos, which 'flowers' stands for. For "
-            "photos of your own take --data FOLDER and leave FLOWERLIB_DATA unset."
+            "your own photos use --data FOLDER and leave FLOWERLIB_DATA unset."
         )
     if difference.same < max(len(manifest), len(files)):
         print(f"{root} is not exactly the paper's data set: {difference}.")
 
 
-def _problem(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # Pillow names a buffer in memory
-        return f"not an image in any format that is read here: {', '.join(FORMATS)}"
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own message names a buffer in memory
+        return f"not an image in any of the formats {', '.join(FORMATS)}"
     return brief(error)
 
 
 def _fingerprint(parts: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(os.fsencode(part) + b"\0")  # no path holds a zero byte
+        digest.update(os.fsencode(part) + b"\0")  # no path contains a zero byte
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Procedural pictures of the five flowers: the embedded data set, for a demo that needs no download."""
+"""Generated pictures of the five flowers: a data set for a demo without a download."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from flowerlib.files import make_folder
 
 PHOTOS_PER_CLASS = 150
 SIDES = (112, 160)  # shortest and longest side of a picture, in pixels
-OVERSAMPLING = 2  # drawn larger, then reduced: Pillow draws edges without smoothing
+OVERSAMPLING = 2  # drawn larger, then reduced, because Pillow does not smooth edges
 
-# hue, saturation, brightness; the classes share most of them, so that colour alone does not tell
+# hue, saturation, brightness; the classes share most colours, so that colour alone does not tell them apart
 WHITE, CREAM, YELLOW, ORANGE = (0.12, 0.03, 0.97), (0.12, 0.25, 0.97), (0.14, 0.85, 0.96), (0.10, 0.90, 0.95)
 PINK, RED, CRIMSON, PURPLE = (0.94, 0.40, 0.95), (0.99, 0.85, 0.85), (0.95, 0.85, 0.65), (0.82, 0.50, 0.75)
 BROWN, LEAF, MOSS, STRAW, SKY = (
@@ -34,19 +34,19 @@ Colour = tuple[float, float, float]
 def write_synthetic(
     folder: Path, photos_per_class: int = PHOTOS_PER_CLASS, sides: tuple[int, int] = SIDES, seed: int = 0
 ) -> None:
-    """Write ``folder``/<class>/<class>_0000.jpg and so on, in one move: all of it or nothing.
+    """Write ``folder``/<class>/<class>_0000.jpg and so on: all of them, or nothing appears there.
 
     Args:
-        folder: must not be there yet, or be empty.
+        folder: must be empty, or not exist yet.
         photos_per_class: pictures of each of the five flowers.
         sides: shortest and longest side of a picture, in pixels.
-        seed: the same seed gives the same bytes under the same Pillow.
+        seed: the same seed gives the same bytes with the same version of Pillow.
 
     Raises:
-        UserError: there is something at ``folder`` already, or it can't be written.
+        UserError: ``folder`` holds something already, or can't be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds something already. Remove it, or choose another folder for the pictures.")
+        raise UserError(f"{folder} is not empty. Remove it, or choose another folder for the pictures.")
     make_folder(folder.parent)
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
@@ -65,7 +65,7 @@ def write_synthetic(
 
 
 def draw_picture(name: str, index: int, sides: tuple[int, int] = SIDES, seed: int = 0) -> Image.Image:
-    """Draw one RGB picture of the flower ``name``; it depends on (seed, name, index) and ``sides`` only."""
+    """Draw one RGB picture of the flower ``name``; it depends only on (seed, name, index) and ``sides``."""
     rng = np.random.default_rng((seed, list(FLOWERS).index(name), index))
     width, height = rng.integers(sides[0], sides[1], size=2, endpoint=True)
     image = _background(rng, OVERSAMPLING * width, OVERSAMPLING * height)
@@ -173,7 +173,7 @@ FLOWERS: dict[str, Callable[[_Pen, Colour], None]] = {
     "sunflower": _sunflower,
     "tulip": _tulip,
 }
-PETAL_COLOURS: dict[str, tuple[Colour, ...]] = {  # said more than once: more often
+PETAL_COLOURS: dict[str, tuple[Colour, ...]] = {  # a colour that is listed several times is drawn more often
     "daisy": (WHITE,) * 7 + (CREAM, PINK),
     "dandelion": (YELLOW,) * 11 + (WHITE,),
     "rose": (RED,) * 4 + (CRIMSON,) * 3 + (PINK, CREAM),
@@ -183,9 +183,9 @@ PETAL_COLOURS: dict[str, tuple[Colour, ...]] = {  # said more than once: more of
 
 
 def _plant(rng: np.random.Generator, image: Image.Image, name: str, radius: float, petal_colour: Colour) -> None:
-    """Put one flower on its stem somewhere into the picture."""
+    """Draw one flower on its stem somewhere in the picture."""
     centre = rng.uniform(0.3, 0.7, size=2) * image.size
-    upright = name == "tulip"  # the one that is seen from the side
+    upright = name == "tulip"  # the only one seen from the side
     turn, tilt = rng.normal(0, 0.25), rng.uniform(0.7, 1.0)
     stem = _Pen(rng, image, centre, radius, turn)
     stem.petal(np.pi / 2, 8, 0.16, LEAF, 0.8, blunt=0.2)
@@ -200,7 +200,7 @@ def _background(rng: np.random.Generator, width: int, height: int) -> Image.Imag
     top, bottom = (_pick(rng, (LEAF, MOSS, BROWN, STRAW, SKY)) for _ in range(2))
     ends = np.array([[_rgba(top)[:3]], [_rgba(bottom)[:3]]], dtype=np.uint8)
     image = Image.fromarray(ends).resize((width, height), Image.Resampling.BICUBIC)
-    for _ in range(rng.integers(4, 16)):  # among them spots of petal colours: decoys
+    for _ in range(rng.integers(4, 16)):  # some have the colours of petals, as decoys
         spot = _Pen(rng, image, rng.uniform(0, 1, size=2) * image.size, rng.uniform(0.03, 0.16) * height)
         spot.disc(1.0, _pick(rng, (LEAF, MOSS, STRAW, WHITE, YELLOW, PINK, RED, BROWN)), alpha=0.3)
     _grass(rng, image, rng.integers(0, 40), nearness=1.0)
@@ -216,7 +216,7 @@ def _grass(rng: np.random.Generator, image: Image.Image, count: int, nearness: f
 
 
 def _photograph(rng: np.random.Generator, image: Image.Image) -> Image.Image:
-    """Light from one side, a colour cast, some blur, the sensor's noise."""
+    """Add light from one side, a colour cast, some blur and sensor noise."""
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.2)))
     pixels = np.asarray(image, dtype=np.float32) / 255
     down, across = np.mgrid[-1 : 1 : image.height * 1j, -1 : 1 : image.width * 1j]

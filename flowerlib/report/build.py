@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from flowerlib.data.duplicates import PAIRS, read_pairs
 from flowerlib.errors import UserError, brief
 from flowerlib.experiment import base_name, load_yaml, read_experiments
-from flowerlib.files import NOTEBOOKS, REPORT, make_folder
+from flowerlib.files import NOTEBOOKS, REPORT, alone, make_folder
 from flowerlib.notebooks import execute_notebook
 from flowerlib.report.descriptions import notice
 from flowerlib.report.display import TitlePage
@@ -37,8 +39,9 @@ def make_report(runs: Path, out: Path, engine: str, gallery: bool = True) -> Pat
     """
     folder = find_sessions(runs)
     executed = make_folder(out) / "report.ipynb"
-    execute_notebook(REPORT_NOTEBOOK, executed, {"runs": str(folder), "gallery": gallery}, log=out / "report.log")
-    return build_report(executed, out, engine)
+    with alone(out / ".lock", out):
+        execute_notebook(REPORT_NOTEBOOK, executed, {"runs": str(folder), "gallery": gallery}, log=out / "report.log")
+        return build_report(executed, out, engine)
 
 
 def find_sessions(runs: Path) -> Path:
@@ -46,6 +49,8 @@ def find_sessions(runs: Path) -> Path:
 
     Where there are several, it is ``flowers``; what is taken and what is left out is printed.
     """
+    if (runs / "run.json").exists():
+        raise UserError(f"{runs} is one session. Name the folder that holds it: --runs {runs.parent}")
     paths = list(runs.glob("[!.]*/run.json")) or list(runs.glob("*/[!.]*/run.json"))
     found = {path.parent: info for path in paths if (info := read_info(path.parent))}
     folders = sorted({folder.parent for folder, info in found.items() if info.finished})
@@ -108,16 +113,28 @@ def _refuse_mixed(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def load_pairs(folder: Path) -> pd.DataFrame | None:
-    """The near-duplicates among the photos, or None if they were never looked for."""
-    path = Path(folder) / PAIRS
-    return read_pairs(path) if path.exists() else None
+    """The near-duplicates among the photos of a folder's sessions; None if there is no table for these photos."""
+    infos = (read_info(path.parent) for path in sorted(Path(folder).glob("[!.]*/run.json")))
+    fingerprints = [
+        info.dataset.fingerprint for info in infos if info and info.finished
+    ]  # `load_sessions`: all equal
+    return read_pairs(Path(folder) / PAIRS, fingerprints[0]) if fingerprints else None
+
+
+class _Title(BaseModel):
+    """report/title.yaml."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    title: str
+    authors: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+    date: Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))] = ""  # YAML has dates
 
 
 def title_page(sessions: Sequence[Session], path: Path = REPORT / "title.yaml") -> TitlePage:
     """Title and authors from the student's file, and a notice where data or weights are not the paper's."""
     try:
-        page = load_yaml(path.read_text(encoding="utf-8"))
-        title, authors, date = str(page["title"]), [str(name) for name in page["authors"]], str(page["date"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} must give title, authors (a list) and date: {brief(repr(error))}.") from error
-    return TitlePage(title, authors, date, notice(sessions))
+        page = _Title.model_validate(load_yaml(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} must give title, authors (a list) and date: {brief(error)}.") from error
+    return TitlePage(page.title, page.authors, page.date, notice(sessions))

@@ -72,9 +72,10 @@ def describe_task(session: Session) -> str:
 def describe_photos(session: Session) -> str:
     """Classes, counts and the split, as in the paper's introduction."""
     dataset, parts = session.info.dataset, session.info.split
-    counts = ", ".join(f"{count:,} {plain(name)}" for name, count in dataset.classes.items())
+    counts = [f"{count:,} {plain(name)}" for name, count in dataset.classes.items()]
+    most = f"from {min(dataset.classes.values()):,} to {max(dataset.classes.values()):,} in a class"
     return (
-        f"{dataset.photos:,} pictures in {len(dataset.classes)} classes ({counts}); "
+        f"{dataset.photos:,} pictures in {len(counts)} classes ({', '.join(counts) if len(counts) <= 12 else most}); "
         f"{parts.train:,} are drawn for training and {parts.validation:,} for validation"
     )
 

@@ -14,15 +14,20 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import Javascript
 from matplotlib.figure import Figure as MatplotlibFigure
+
+from flowerlib.files import REPORT
 
 # `{[}` and `{*}`: after a row's `\\` a bare one is read as the row's spacing.
 _LATEX = {
@@ -42,7 +47,7 @@ _MARKUP = re.compile(
 def latex_text(text: str) -> str:
     """Return ``text`` as LaTeX that prints it literally, on one line."""
     escaped = "".join(_LATEX.get(character, character) for character in " ".join(str(text).split()))
-    return escaped.replace("--", "-{}-")
+    return re.sub("-(?=-)", "-{}", escaped)  # two hyphens would become a dash
 
 
 def plain(text: str) -> str:
@@ -89,19 +94,56 @@ def _caption_latex(caption: str) -> str:
 
 
 def _caption_html(caption: str) -> str:
-    def markup(match: re.Match) -> str:
-        keys = html.escape(match[0] if match["math"] else match["keys"])
-        return keys if match["math"] else f"[{keys}]" if "cite" in match["command"] else f"<code>{keys}</code>"
+    return _convert(" ".join(caption.split()), html.escape, lambda match: html.escape(match[0]))
 
-    return _convert(" ".join(caption.split()), html.escape, markup)
+
+_numbers: dict[str, int] = {}  # of figures and tables, in the order in which they are made: the order of print
+
+
+def _numbered(label: str) -> int:
+    kind = label.split(":")[0]
+    return _numbers.setdefault(label, 1 + sum(known.startswith(f"{kind}:") for known in _numbers))
 
 
 def _float_html(body: str, label: str, caption: str) -> str:
-    """Return ``body`` under its caption and label, for JupyterLab, which does not number floats."""
+    """Return ``body`` with its number and caption, for JupyterLab, which does not number floats."""
+    kind = "Figure" if label.startswith("fig:") else "Table"
     return (
         f'<figure style="margin: 1em 0">{body}<figcaption style="text-align: left">'
-        f"<b>{_caption_html(caption)}</b> <code>{label}</code></figcaption></figure>"
+        f"<b>{kind} {_numbered(label)}:</b> {_caption_html(caption)}</figcaption></figure>"
     )
+
+
+# In JupyterLab cells come and go while one scrolls: what appears is filled in as it appears.
+_FILL_IN = r"""
+const numbers = %s;
+const pattern = /\\(ref|eqref|cite[tp]?)\{([^{}]+)\}/g;
+const number = (key) => numbers[key.trim()] ?? key;
+function fill(root) {
+  const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode;
+    if (node.data.search(pattern) < 0 || node.parentElement?.closest(".cm-editor, textarea, input")) continue;
+    node.data = node.data.replace(pattern, (_, command, keys) => {
+      const filled = keys.split(",").map(number).join(", ");
+      return command.startsWith("cite") ? `[${filled}]` : filled;
+    });
+  }
+}
+fill(document.body);
+new MutationObserver((changes) => changes.forEach((change) => change.addedNodes.forEach(fill)))
+  .observe(document.body, { childList: true, subtree: true });
+"""
+
+
+def resolve_references(bibliography: Path = REPORT / "references.bib") -> Javascript:
+    r"""Show ``\ref`` and ``\cite`` as numbers in JupyterLab, in Markdown cells too; the notebook's last cell.
+
+    Citations have the numbers of print as long as references.bib is in the order of citation.
+    """
+    cited = re.findall(r"^@\w+\{([^,\s]+),", bibliography.read_text("utf-8"), re.MULTILINE)
+    numbers = _numbers | {key: place for place, key in enumerate(cited, 1)}
+    return Javascript(_FILL_IN % json.dumps(numbers))
 
 
 class Figure:
@@ -120,7 +162,7 @@ class Figure:
     def __init__(self, figure: MatplotlibFigure, name: str, caption: str, width: float = 0.8):
         figure = figure if isinstance(figure, MatplotlibFigure) else figure.get_figure(root=True)
         self.name, self.caption, self.width = slug(name), _checked(caption), width
-        self.png = _drawn(figure, "png", dpi=150)
+        self.svg = _drawn(figure, "svg", dpi=150, metadata={"Date": None})
         self.pdf = _drawn(figure, "pdf", dpi=200, metadata={"CreationDate": None})
         plt.close(figure)
 
@@ -133,13 +175,13 @@ class Figure:
     def latex(self) -> str:
         """The float, which reads ``figures/<name>.pdf``."""
         return (
-            f"\\begin{{figure}}[H]\n\\centering\n"
+            f"\\begin{{figure}}[htbp]\n\\centering\n"
             f"\\includegraphics[width={self.width:g}\\linewidth]{{figures/{self.name}.pdf}}\n"
             f"\\caption{{{_caption_latex(self.caption)}}}\\label{{{self.label}}}\n\\end{{figure}}"
         )
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        source = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        source = f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
         image = f'<img src="{source}" style="width: {self.width:.0%}" alt="{html.escape(self.caption)}">'
         data = {
             "text/plain": f"Figure {self.label}: {self.caption}",
@@ -147,13 +189,14 @@ class Figure:
             "text/latex": self.latex,
             "application/pdf": base64.b64encode(self.pdf).decode(),
         }
-        return data, {"flowerlib": {"kind": "figure", "name": self.name}}
+        return data, {"flowerlib": {"kind": "figure", "name": self.name, "svg": self.svg.decode()}}
 
 
 def _drawn(figure: MatplotlibFigure, kind: str, **options) -> bytes:
     """Return ``figure`` as a file's bytes, the same for the same figure."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType: type 3 fonts can't be searched everywhere
+    # TrueType, since type 3 fonts can't be searched everywhere; a salt, since SVG's ids are random without one
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "flowerlib"}):
         figure.savefig(buffer, format=kind, bbox_inches="tight", **options)
     return buffer.getvalue()
 
@@ -184,7 +227,7 @@ class Table:
     def latex(self) -> str:
         """The float, which reads ``tables/<name>.tex``."""
         return (
-            f"\\begin{{table}}[H]\n\\centering\\small\n"
+            f"\\begin{{table}}[htbp]\n\\centering\\small\n"
             f"\\caption{{{_caption_latex(self.caption)}}}\\label{{{self.label}}}\n"
             f"\\input{{tables/{self.name}.tex}}\n\\end{{table}}"
         )
@@ -201,11 +244,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Prose:
-    r"""Markdown in which code has put the numbers.
-
-    JupyterLab can't resolve ``\ref{}`` and ``\cite{}`` in text: it shows their keys; the PDF gets the
-    original, from the metadata.
-    """
+    r"""Markdown in which code has put the numbers; ``\ref{}`` and ``\cite{}`` work (`resolve_references`)."""
 
     markdown: str
 
@@ -213,10 +252,8 @@ class Prose:
         _checked(self.markdown)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        shown = re.sub(r"\\cite[tp]?\{([^{}]+)\}", r"[\1]", self.markdown)
-        shown = re.sub(r"\\(?:eq)?ref\{([^{}]+)\}", r"`\1`", shown)
-        data = {"text/plain": self.markdown, "text/markdown": shown}
-        return data, {"flowerlib": {"kind": "prose", "markdown": self.markdown}}
+        data = {"text/plain": self.markdown, "text/markdown": self.markdown}
+        return data, {"flowerlib": {"kind": "prose"}}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from flowerlib.report.statistics import (
 from flowerlib.report.tables import MISSING, frame_table
 from flowerlib.runs import LAST, Session, confusion_matrix
 
+MOST_LISTED = 25  # classes, in a table that must fit a page
+
 
 def error_part(sessions: Sequence[Session]) -> list[Part]:
     """Confusion, precision and recall, calibration and the worst mistakes of the first session's network."""
@@ -62,14 +64,16 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
         }
     )
     classes = class_table(run.predictions)
+    listed = classes.sort_values("recall", kind="stable").head(MOST_LISTED) if len(classes) > MOST_LISTED else classes
+    which = f", the {MOST_LISTED} classes with the lowest recall" if len(classes) > MOST_LISTED else ""
     frame = pd.DataFrame(
         {
             f"{quantity.capitalize()} [95 % interval]": _intervals(
-                classes[quantity], classes[f"{quantity}_low"], classes[f"{quantity}_high"]
+                listed[quantity], listed[f"{quantity}_low"], listed[f"{quantity}_high"]
             )
             for quantity in ("precision", "recall")
         },
-        index=classes.index.rename("Class"),
+        index=listed.index.rename("Class"),
     )
     worst = confident_mistakes(run.predictions, 8)[["photo", "label", "predicted", "confidence"]]
     worst.columns = ["Picture", "Label", "Predicted", "Probability"]
@@ -93,7 +97,7 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
         frame_table(
             frame,
             "classes",
-            captioned(sessions[:1], f"Session {name}: precision and recall on clean validation pictures."),
+            captioned(sessions[:1], f"Session {name}: precision and recall on clean validation pictures{which}."),
             right=list(frame),
             data=classes.reset_index(),
         ),
@@ -112,10 +116,15 @@ def error_part(sessions: Sequence[Session]) -> list[Part]:
 
 
 def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> list[Part]:
-    """Photos that stand in the data twice, and what they do to the accuracy; ``pairs`` as in duplicates.csv."""
-    if pairs is None:
-        return []
+    """Near-duplicate photos, and what they do to the accuracy; ``pairs`` as in duplicates.csv."""
     heading = Prose("## Duplicate pictures")
+    if pairs is None:
+        text = (
+            "These pictures have not been searched for near-duplicates, or the table of them is missing. The command "
+            "`flowerlib run`, with the same options as for these sessions, makes the table without repeating any "
+            "finished session."
+        )
+        return [heading, Prose(text)]
     run = sessions[0].runs[0]
     name = plain(run.name)
     across = similar.across_split(pairs, run.predictions["photo"])
@@ -129,6 +138,11 @@ def duplicates_part(sessions: Sequence[Session], pairs: pd.DataFrame | None) -> 
         "with one picture among those for training and one among those for validation, where it tests little: "
         f"{len(across)}."
     )
+    if left_out := pairs.attrs.get(similar.LEFT_OUT):
+        text += (
+            f" The search was limited: {left_out:,} pairs of pictures that look somewhat alike were not compared in "
+            "detail."
+        )
     if not photos:
         return [heading, Prose(text)]
     table = accuracy_without(run.predictions, photos)

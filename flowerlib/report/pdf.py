@@ -18,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import matplotlib
 import nbconvert
 import nbformat
 import pypandoc
@@ -27,10 +28,13 @@ from traitlets.config import Config
 
 from flowerlib.errors import UserError
 from flowerlib.files import REPORT, make_folder, replacing
+from flowerlib.report.html import write_html
 
 TEX_ENGINES = ("xelatex", "lualatex", "pdflatex")  # the first two know more than the Latin alphabet
 TEX_OPTIONS = ("-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape")
 TEX_SECONDS = 300
+BEYOND_OUR_FONT = 0x530  # from here on, beyond Latin, Greek and Cyrillic, New Computer Modern has gaps
+FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")  # the figures' fonts, for the text too
 GENERATED = "% Written by flowerlib"  # the template's first line
 PRINTED = ("text/latex", "text/markdown")
 TABLE_FILES = {"tex": "tabular", "csv": "csv"}  # a file's suffix: the key of its content in the output's metadata
@@ -75,6 +79,7 @@ def build_report(notebook: Path, out: Path, engine: str = "auto") -> Path:
         _write_sources(_read(notebook), build)
         _check_references((build / "report.tex").read_text("utf-8"), (build / "references.bib").read_text("utf-8"))
         _typeset(build, out, engine)
+        write_html(for_pandoc((build / "report.tex").read_text("utf-8"), build), build)
         _publish(build, out)
     return out / "report.pdf"
 
@@ -93,7 +98,7 @@ def _read(path: Path) -> NotebookNode:
         raise UserError(f"{path} has not been executed, so it has no results to print: run it first.")
     for number, cell in code:
         cell.source = ""
-        cell.outputs = [_printable(output) for output in cell.outputs if _is_printed(output, number, path)]
+        cell.outputs = [output for output in cell.outputs if _is_printed(output, number, path)]
     notebook.cells = [cell for _, cell in kept]
     return notebook
 
@@ -108,14 +113,6 @@ def _is_printed(output: NotebookNode, cell: int, path: Path) -> bool:
         remedy = "make it a flowerlib.report.display.Figure, which has a caption"
         print(f"Cell {cell} of {path} shows a picture that the PDF leaves out: {remedy}.", file=sys.stderr)
     return printed
-
-
-def _printable(output: NotebookNode) -> NotebookNode:
-    """Return ``output`` with the Markdown as it was written: JupyterLab is shown another."""
-    facts = output.metadata.get("flowerlib", {})
-    if facts.get("kind") == "prose":
-        output.data["text/markdown"] = facts["markdown"]
-    return output
 
 
 def _write_sources(notebook: NotebookNode, build: Path) -> None:
@@ -141,7 +138,10 @@ def _float_files(notebook: NotebookNode) -> dict[str, bytes]:
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         facts = output.metadata.get("flowerlib", {})
         if facts.get("kind") == "figure":
-            own = {f"figures/{facts['name']}.pdf": base64.b64decode(output.data["application/pdf"])}
+            own = {
+                f"figures/{facts['name']}.pdf": base64.b64decode(output.data["application/pdf"]),
+                f"figures/{facts['name']}.svg": facts["svg"].encode(),
+            }
         elif facts.get("kind") == "table":
             own = {f"tables/{facts['name']}.{kind}": facts[key].encode() for kind, key in TABLE_FILES.items()}
         else:
@@ -216,7 +216,8 @@ def _with_tex(build: Path, engine: str) -> None:
 
 def _run_tex(command: list[str], build: Path, engine: str) -> None:
     """Run a program of TeX in ``build``; raise `TexFailed` with the log's line that tells why it failed."""
-    environment = {**os.environ, "max_print_line": "1000"}  # else TeX breaks its messages at 79 characters
+    # TeX would break its messages at 79 characters; and fonts lie where matplotlib brings them
+    environment = {**os.environ, "max_print_line": "1000", "OSFONTDIR": str(FONTS)}
     try:
         done = subprocess.run(
             command,
@@ -244,7 +245,7 @@ def _log(build: Path) -> str:
 
 def _with_typst(build: Path) -> None:
     """Turn report.tex into a Typst document and set that."""
-    tex = _for_pandoc((build / "report.tex").read_text("utf-8"), build)
+    tex = for_pandoc((build / "report.tex").read_text("utf-8"), build)
     options = ["--standalone", f"--template={REPORT / 'style.typ'}", f"--lua-filter={REPORT / 'typst.lua'}"]
     try:
         body = pypandoc.convert_text(tex, "typst", "latex", extra_args=options, cworkdir=str(build))
@@ -253,12 +254,39 @@ def _with_typst(build: Path) -> None:
     _check_floats(tex, body)
     (build / "report.typ").write_text(body, encoding="utf-8")
     try:
-        typst.compile(build / "report.typ", output=build / "report.pdf", root=build)
+        typst.compile(build / "report.typ", output=build / "report.pdf", root=build, font_paths=[FONTS])
     except typst.TypstError as error:
         raise UserError(f"Typst could not set the report: {error}") from error
+    if lost := _without_a_font(build / "report.typ"):
+        print(
+            f"No font on this machine has the characters {' '.join(lost)}: the PDF shows empty boxes for them. "
+            "Install a font that has them, for example one of Noto's (on Debian and Ubuntu fonts-noto-cjk for "
+            "Chinese, Japanese and Korean, fonts-noto-core for other scripts), and make the report again.",
+            file=sys.stderr,
+        )
 
 
-def _for_pandoc(tex: str, build: Path) -> str:
+def _without_a_font(document: Path) -> list[str]:
+    """The characters that Typst has no glyph for. It says so only where PDF/A, an archive's format, is asked for."""
+    lost: list[str] = []
+    text = document.read_text("utf-8")
+    if max(map(ord, text)) < BEYOND_OUR_FONT:
+        return lost
+    while True:
+        document.write_text(text, encoding="utf-8")
+        try:
+            typst.compile(document, pdf_standards="a-2u", font_paths=[FONTS])
+        except typst.TypstError as error:
+            found = re.findall(r"the text `\"(.)\"` could not be displayed", f"{error} {error.diagnostic}")
+            if not found:
+                return lost
+            lost += dict.fromkeys(found)
+            text = text.translate(dict.fromkeys(map(ord, found)))
+        else:
+            return lost
+
+
+def for_pandoc(tex: str, build: Path) -> str:
     r"""Return ``tex`` with its tables, less what pandoc's LaTeX reader stumbles over.
 
     It takes what follows a command that it does not know for an argument, and drops it: a number or ``{[}``
@@ -295,7 +323,7 @@ def _publish(build: Path, out: Path) -> None:
         )
     floats = _listed(build / "report.tex")
     stale = _listed(out / "report.tex") - floats
-    for path in (*sorted(floats), "references.bib", "report.tex", "report.pdf"):
+    for path in (*sorted(floats), "references.bib", "report.tex", "report.html", "report.pdf"):
         make_folder((out / path).parent)
         with replacing(out / path) as temporary:
             shutil.copyfile(build / path, temporary)

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from flowerlib.data import audit as module
-from flowerlib.data.audit import NO_PHOTO, TWICE, TWO_LABELS, UNREADABLE, audit, report
+from flowerlib.data.audit import NO_PHOTO, TWICE, TWO_LABELS, UNREADABLE, audit, print_audit
 from flowerlib.data.download import ManifestRow, read_manifest
 from flowerlib.errors import UserError
 
@@ -69,26 +69,26 @@ def test_difference_from_the_manifest(photo_folder):
     assert "6 photos as in the paper's data set, 1 missing, 1 changed, 16 extra." in str(result)
 
 
-def test_report_prints_and_tells_whether_a_run_would_take_them(photo_folder, capsys):
-    assert report(str(photo_folder)) == 0
+def test_the_exit_status_tells_whether_a_run_would_accept_the_photos(photo_folder, capsys):
+    assert print_audit(str(photo_folder)) == 0
     assert "24 readable photos" in capsys.readouterr().out
     (photo_folder / "aster/0.jpg").write_text("no photo")
-    assert report(str(photo_folder)) == 1
+    assert print_audit(str(photo_folder)) == 1
     assert "A run would refuse" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("classes", [["aster"], ["aster", "empty"]])
-def test_report_of_what_a_run_would_refuse(photo_folder, classes):
+def test_what_a_run_would_refuse(photo_folder, classes):
     for name in ("broom", "clover"):
         shutil.rmtree(photo_folder / name)
     for name in classes:
         (photo_folder / name).mkdir(exist_ok=True)
-    assert report(str(photo_folder)) == 1
+    assert print_audit(str(photo_folder)) == 1
 
 
-def test_report_of_flowers_without_any_of_the_papers(photo_folder, monkeypatch, capsys):
+def test_flowers_without_any_of_the_papers(photo_folder, monkeypatch, capsys):
     monkeypatch.setenv("FLOWERLIB_DATA", str(photo_folder))
-    assert report("flowers") == 1
+    assert print_audit("flowers") == 1
     assert "0 photos as in the paper's data set, 2,848 missing" in capsys.readouterr().out
 
 

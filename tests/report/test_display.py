@@ -1,10 +1,12 @@
 import base64
+import json
+import re
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from flowerlib.report.display import Figure, Prose, Table, TitlePage, latex_text, plain, slug
+from flowerlib.report.display import Figure, Prose, Table, TitlePage, latex_text, plain, resolve_references, slug
 
 NUMBERS = pd.DataFrame({"n": [1 / 3]})
 ODD = r"my_roses & 50 % #1 {x} [y] *z* $a$ ~^ \cmd <b> `c` a--b"
@@ -29,6 +31,7 @@ def shown(thing):
         (r"\cmd{~^}", r"\textbackslash{}cmd\{\textasciitilde{}\textasciicircum{}\}"),
         ("[1] *", "{[}1{]} {*}"),
         ("a--b\n\n c", "a-{}-b c"),
+        ("a---b", "a-{}-{}-b"),
     ],
 )
 def test_latex_text_prints_literally(text, latex):
@@ -44,7 +47,7 @@ def test_plain_makes_any_name_literal_in_a_caption():
 def test_captions_keep_mathematics_and_references_and_escape_the_rest():
     table = Table("", "", NUMBERS, "t", r"5 % of $x_1$ & y_z, see \ref{fig:a_b} and \cite{he,pan}; $5 and $6")
     assert r"5 \% of $x_1$ \& y\_z, see \ref{fig:a_b} and \cite{he,pan}; \$5 and \$6" in table.latex
-    assert "5 % of $x_1$ &amp; y_z, see <code>fig:a_b</code> and [he,pan]; $5 and $6" in shown(table)[0]["text/html"]
+    assert r"5 % of $x_1$ &amp; y_z, see \ref{fig:a_b} and \cite{he,pan}; $5 and $6" in shown(table)[0]["text/html"]
 
 
 def test_slug_keeps_good_names_and_never_lets_two_names_meet():
@@ -56,11 +59,12 @@ def test_slug_keeps_good_names_and_never_lets_two_names_meet():
 
 def test_figure_holds_its_files_and_is_closed(axes):
     data, facts = shown(Figure(axes, "curves", "Curves", width=0.5))
-    assert facts == {"kind": "figure", "name": "curves"}
+    assert (facts["kind"], facts["name"]) == ("figure", "curves")
+    assert "<svg" in facts["svg"]
     assert base64.b64decode(data["application/pdf"]).startswith(b"%PDF")
     assert r"\includegraphics[width=0.5\linewidth]{figures/curves.pdf}" in data["text/latex"]
     assert r"\label{fig:curves}" in data["text/latex"]
-    assert "data:image/png;base64," in data["text/html"]
+    assert "data:image/svg+xml;base64," in data["text/html"]
     assert not plt.fignum_exists(axes.figure.number)
 
 
@@ -75,11 +79,15 @@ def test_table_reads_its_file_and_carries_it():
     assert data["text/latex"].index(r"\caption") < data["text/latex"].index(r"\input")
 
 
-def test_prose_shows_keys_in_jupyterlab_and_keeps_the_original():
-    source = r"Table \ref{tab:one}, \eqref{eq:x} \cite{a,b}"
-    data, facts = shown(Prose(source))
-    assert data["text/markdown"] == "Table `tab:one`, `eq:x` [a,b]"
-    assert facts["markdown"] == source
+def test_references_are_resolved_by_the_order_of_print(axes, tmp_path):
+    (tmp_path / "b.bib").write_text("@misc{he,\n}\n@article{pan,\n}\n")
+    first, second = Figure(axes, "ordered-one", ""), Table("", "", NUMBERS, "ordered-two", "")
+    shown(first), shown(second)
+    script = resolve_references(tmp_path / "b.bib").data
+    numbers = json.loads(re.search("const numbers = (.*);", script)[1])
+    assert (numbers["he"], numbers["pan"]) == (1, 2)
+    assert f"Figure {numbers['fig:ordered-one']}:" in shown(first)[0]["text/html"]
+    assert f"Table {numbers['tab:ordered-two']}:" in shown(second)[0]["text/html"]
 
 
 def test_a_forgotten_raw_string_is_refused(axes):

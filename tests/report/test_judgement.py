@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from made_up import QUICK, SLOW, changed, make_run, with_right
 
+from flowerlib.data.duplicates import LEFT_OUT
 from flowerlib.data.photos import paper_fingerprint
 from flowerlib.report import ablations, judgement, mistakes
 from flowerlib.report.display import Figure, Prose, Table, latex_text
@@ -119,7 +120,11 @@ def test_pictures_that_stand_there_twice_are_counted_and_named(three):
     assert "train.jpg" in listing
     assert "3.jpg" not in listing
     assert "998" in accuracy
-    assert mistakes.duplicates_part(three, None) == []
+    assert "`flowerlib run`" in text(mistakes.duplicates_part(three, None))
+    pairs.attrs[LEFT_OUT] = 1234
+    assert "1,234 pairs of pictures that look somewhat alike were not compared" in text(
+        mistakes.duplicates_part(three, pairs)
+    )
     assert not [part for part in mistakes.duplicates_part(three, PAIRS) if isinstance(part, Table)]
 
 

@@ -135,7 +135,22 @@ def test_floats_come_in_the_notebooks_order(built, engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_folder_holds_what_a_document_needs_and_no_more(built, engine):
-    assert files(built(engine)[0]) == FLOATS | {"report.pdf", "report.tex", "references.bib"}
+    assert files(built(engine)[0]) == FLOATS | {"report.pdf", "report.html", "report.tex", "references.bib"}
+
+
+def test_the_html_is_one_file_with_numbered_links_and_everything_in_it(built):
+    page = (built("typst")[0] / "report.html").read_text("utf-8")
+    loaded = re.findall(r"(?:src|href)=\"([^\"]+)\"", page)
+    assert all(each.startswith(("data:", "#", "https://doi.org")) for each in loaded)
+    assert sum(each.startswith("data:image/svg+xml") for each in loaded) == 1
+    assert re.search(r'href="#tab:epochs"[^>]*>1</a>', page)
+    assert re.search(r'href="#sec:results"[^>]*>2</a>', page)
+    assert re.search(r'href="#ref-lecun1998"[^>]*>2</a>', page)
+    assert f'alt="Curves of {ODD.replace("&", "&amp;")}' in page
+    assert "<math" in page
+    for part in ("Synthetic photos: a demonstration.", "Abstract with <strong>", "Data augmentation, transfer"):
+        assert page.index(part) < page.index("Introduction")
+    assert not re.search(r"HIDDEN|STDOUT|STDERR|\\(?:ref|cite|begin)", page)
 
 
 def test_typst_makes_the_same_file_each_time(built, notebook, tmp_path):
@@ -166,7 +181,14 @@ def test_a_rebuild_removes_its_own_stale_files_and_no_others(notebook, tmp_path)
     build_report(notebook, tmp_path, "typst")
     (tmp_path / "figures" / "mine.pdf").write_bytes(b"mine")
     build_report(written(tmp_path, new_markdown_cell("# Only words")), tmp_path, "typst")
-    assert files(tmp_path) == {"figures/mine.pdf", "report.pdf", "report.tex", "references.bib", "small.ipynb"}
+    assert files(tmp_path) == {
+        "figures/mine.pdf",
+        "report.pdf",
+        "report.html",
+        "report.tex",
+        "references.bib",
+        "small.ipynb",
+    }
 
 
 def test_a_failed_build_leaves_the_earlier_one(notebook, tmp_path):

@@ -1,0 +1,117 @@
+"""Numbers and names as the report prints them: .932, 2,848, 95 %, −.035 [−.056, −.014], ResNet-18.
+
+Short phrases only: the sentences stand in report.ipynb.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from flowerlib.report.display import plain
+from flowerlib.runs import RunInfo, Session
+
+MISSING = "–"
+MINUS = "−"
+
+_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_NETWORKS = {"resnet": "ResNet-", "efficientnet_lite": "EfficientNet-Lite", "densenet": "DenseNet-", "vgg": "VGG-"}
+
+
+def decimal(value: float, places: int = 3, signed: bool = False) -> str:
+    """A number below one without its zero, ``.932``; ``+.019`` and ``−.035`` if ``signed``; a dash for none."""
+    if math.isnan(value):
+        return MISSING
+    text = f"{abs(value):.{places}f}"
+    text = text.removeprefix("0") if places else text
+    sign = MINUS if value < 0 and text.strip(".0") else "+" if signed else ""
+    return sign + text
+
+
+def interval(value: float, low: float, high: float, places: int = 3, signed: bool = False) -> str:
+    """``−.035 [−.056, −.014]``."""
+    if math.isnan(value):
+        return MISSING
+    return f"{decimal(value, places, signed)} [{decimal(low, places)}, {decimal(high, places)}]"
+
+
+def mean_sd(values: Iterable[float], places: int = 3) -> str:
+    """``.912 ± .004``: mean and standard deviation; the value alone where there is one."""
+    numbers = [value for value in values if not math.isnan(value)]
+    if not numbers:
+        return MISSING
+    mean = math.fsum(numbers) / len(numbers)
+    if len(numbers) == 1:
+        return decimal(mean, places)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (len(numbers) - 1))
+    return f"{decimal(mean, places)} ± {decimal(deviation, places)}"
+
+
+def whole(value: float) -> str:
+    """``2,848``; a dash for none."""
+    return MISSING if math.isnan(value) else f"{value:,.0f}".replace("-", MINUS)
+
+
+def percent(share: float, places: int = 0) -> str:
+    """``95 %``, with a space that doesn't break."""
+    return MISSING if math.isnan(share) else f"{100 * share:.{places}f}\u00a0%"
+
+
+def in_words(number: int) -> str:
+    """Up to twelve in words, then in digits."""
+    return _WORDS[number] if 0 <= number < len(_WORDS) else whole(number)
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``three sessions``, ``one photo``, ``2,848 photos``."""
+    return f"{in_words(number)} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listing(items: Sequence[str], word: str = "and") -> str:
+    """``a, b and c``."""
+    *others, last = items or [MISSING]
+    return f"{', '.join(others)} {word} {last}" if others else last
+
+
+def network(model: str) -> str:
+    """``ResNet-18`` for ``resnet18``; another name as it is."""
+    for prefix, name in _NETWORKS.items():
+        if model.startswith(prefix) and model.removeprefix(prefix)[:1].isdigit():
+            return name + model.removeprefix(prefix)
+    return plain(model)
+
+
+def label(session: Session, sessions: Sequence[Session]) -> str:
+    """A session's name for readers: its network, with the batch size where another one of ``sessions`` has the same.
+
+    Where that does not tell it from all others, its name in experiments.yaml.
+    """
+
+    def described(each: Session) -> str:
+        settings = each.info.settings
+        models = [other.info.settings.model for other in sessions]
+        batch = f", batch {settings.batch_size}" if models.count(settings.model) > 1 else ""
+        return network(settings.model) + batch
+
+    names = [described(each) for each in sessions]
+    own = described(session)
+    return own if names.count(own) == 1 else plain(session.name)
+
+
+def difference(value: float, low: float, high: float, more: str = "higher", less: str = "lower") -> str:
+    """``higher``, ``lower``, or ``neither higher nor lower`` where the interval holds zero."""
+    return more if low > 0 else less if high < 0 else f"neither {more} nor {less}"
+
+
+def start(info: RunInfo) -> str:
+    """What a network starts from."""
+    weights = info.weights
+    if weights.source == "imagenet":
+        return "ImageNet weights"
+    if weights.source == "none":
+        return "random weights"
+    return (
+        f"weights trained on {plain(weights.trained_on)}"
+        if weights.trained_on
+        else f"weights from {plain(weights.file)}"
+    )
