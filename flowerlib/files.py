@@ -65,24 +65,30 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def alone(lock: Path, place: Path) -> Iterator[None]:
+def alone(lock: Path, place: Path, patience: float | None = None) -> Iterator[None]:
     """Keep other processes out of ``place`` as long as the block runs, by holding the file ``lock``.
 
     The system lets go of it however the process ends.
 
+    Args:
+        lock: the file; it stays.
+        place: what is protected, for the message.
+        patience: seconds to wait for another process; `PATIENCE` if None.
+
     Raises:
-        UserError: another process is there and doesn't leave within `PATIENCE`.
+        UserError: another process is there and doesn't leave in time, or the file can't be locked.
     """
-    holder = FileLock(lock, timeout=PATIENCE)
+    holder = FileLock(lock, timeout=PATIENCE if patience is None else patience)
     try:
         holder.acquire()
     except Timeout as error:
         raise UserError(
             f"Another process is at work in {place}. Let it finish, or end it; then run the same command again."
         ) from error
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the second: file systems without locks
         raise UserError(
-            f"{place} can't be held by the file {lock} ({brief(error)}). Change its permissions."
+            f"The file {lock} can't be locked ({brief(error)}), so other processes can't be kept out of {place}. "
+            "Change its permissions, or choose a folder on another disk."
         ) from error
     try:
         yield

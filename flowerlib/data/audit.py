@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flowerlib.data.download import ManifestRow, read_manifest
-from flowerlib.data.duplicates import describe_pairs, find_pairs, pairs_file, pairs_of
+from flowerlib.data.duplicates import across_split, describe_pairs, find_pairs, pairs_file, pairs_of
 from flowerlib.data.hashes import PhotoFile, remember
 from flowerlib.data.photos import (
     FLOWERS,
@@ -21,8 +21,10 @@ from flowerlib.data.photos import (
     list_files,
     locate,
     photos_fingerprint,
+    split_paths,
 )
 from flowerlib.data.similarity import squeeze
+from flowerlib.experiment import Experiment
 
 UNREADABLE = "unreadable"
 NO_PHOTO = "not a photo"
@@ -49,6 +51,8 @@ class Audit:
         problems: what is wrong with single files.
         pairs: the near-duplicates, as in `flowerlib.data.duplicates.find_pairs`.
         pairs_file: where they are listed.
+        across: how many of them stand across the split of a run with the default settings.
+        lacking: by side of that split, ``training`` or ``validation``, the classes that have no photo there.
         difference: from the manifest, if one was given.
     """
 
@@ -57,6 +61,8 @@ class Audit:
     problems: tuple[Problem, ...]
     pairs: pd.DataFrame = field(compare=False)
     pairs_file: Path
+    across: int
+    lacking: dict[str, tuple[str, ...]]
     difference: Difference | None = None
 
     @property
@@ -85,7 +91,12 @@ class Audit:
                     yield f"  {' = '.join(problem.files)} ({problem.reason})"
         if not self.problems:
             yield "No problems."
+        for side, names in self.lacking.items():
+            if names:
+                yield f"Classes without any photo for {side}, in a run with the default split: {', '.join(names)}."
         yield describe_pairs(self.pairs)
+        if self.across:
+            yield f"  Across the split, one photo among those for training, one for validation: {self.across:,}."
         if self.pairs_file.exists():
             yield f"  {self.pairs_file} lists them."
         if not self.usable:
@@ -118,7 +129,20 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
     pairs = pairs_of(fingerprint, lambda: _search(readable, squeezed))
     difference = None if manifest is None else compare(files, manifest)
     counts = {name: counts[name] for name in listing.classes}
-    return Audit(root, counts, problems, pairs, pairs_file(fingerprint), difference)
+    paths = sorted(file.path for file in readable)
+    drawn = split_paths(paths, Experiment().split_seed)
+    sides = {"training": drawn.train, "validation": drawn.validation}
+    present = {side: {paths[index].split("/")[0] for index in indices} for side, indices in sides.items()}
+    return Audit(
+        root,
+        counts,
+        problems,
+        pairs,
+        pairs_file(fingerprint),
+        len(across_split(pairs, {paths[index] for index in drawn.validation})),
+        {side: tuple(name for name in counts if name not in classes) for side, classes in present.items()},
+        difference,
+    )
 
 
 def print_audit(source: str) -> int:

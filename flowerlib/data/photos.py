@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -11,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flowerlib.data.cache import PixelCache, find_cache, new_cache
+from flowerlib.data.decoding import MAX_BYTES, SUFFIXES, decode, looks_like_a_photo, why_unreadable
 from flowerlib.data.download import ManifestRow, fetch_flowers, read_manifest
 from flowerlib.data.hashes import PhotoFile, recall, remember, settled_stamp
 from flowerlib.data.threads import in_threads
@@ -22,11 +21,7 @@ from flowerlib.files import DATA, is_text, user_path
 from flowerlib.progress import progress_bar
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
-# of these suffixes; one of Pillow's many others runs a program, Ghostscript, on the files it reads
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
-MAX_PIXELS = 89_478_485  # per photo, 268 MB decoded: from here on Pillow suspects a decompression bomb
-MAX_BYTES = 4 * MAX_PIXELS  # per file: more than so many pixels take up uncompressed
+HIDDEN = "hidden"
 TRAINING_SHARE = 0.8  # section 3: int(.8 · 2,848) = 2,278 photos
 
 
@@ -89,7 +84,7 @@ class Listing:
 
     Attributes:
         classes: names of the class folders.
-        photos: files in class folders with a photo's suffix.
+        photos: files in class folders that are photos, by their suffix or by their content.
         unused: every other file, and folders within class folders, each with the reason why it isn't used.
     """
 
@@ -129,6 +124,7 @@ def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
     """
     name, root = locate(source)
     listing = list_files(root)
+    _say_what_is_left_out(listing)
     files = _read_unknown(root, listing.photos, decode=skip_bad)
     skipped = _unreadable(files) if skip_bad else {}
     if skipped:
@@ -172,9 +168,14 @@ def split(photos: PhotoSet, seed: int) -> Split:
     The permutation of the sorted paths is the same on every machine: numpy has frozen RandomState's streams
     (NEP 19).
     """
-    order = np.random.RandomState(seed).permutation(len(photos)).astype(np.int64)
-    train, validation = np.split(order, [int(TRAINING_SHARE * len(photos))])
-    sides = (*(photos.paths[i] for i in train), "", *(photos.paths[i] for i in validation))
+    return split_paths(photos.paths, seed)
+
+
+def split_paths(paths: Sequence[str], seed: int) -> Split:
+    """`split` of photos that are known by their sorted paths only."""
+    order = np.random.RandomState(seed).permutation(len(paths)).astype(np.int64)
+    train, validation = np.split(order, [int(TRAINING_SHARE * len(paths))])
+    sides = (*(paths[i] for i in train), "", *(paths[i] for i in validation))
     return Split(train, validation, _fingerprint(sides))
 
 
@@ -206,7 +207,7 @@ def list_files(root: Path) -> Listing:
     try:
         for entry in root.iterdir():
             if entry.name.startswith("."):
-                unused[entry.name] = "hidden"
+                unused[entry.name] = HIDDEN
             elif not entry.is_dir():
                 unused[entry.name] = "not in a class folder"
             else:
@@ -253,7 +254,7 @@ def inspect(
             if decoded:
                 pixels = np.asarray(decode(data))
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            return PhotoFile(path, sha256, _reason(error), bool(decoded), stamp), None
+            return PhotoFile(path, sha256, why_unreadable(error), bool(decoded), stamp), None
         return PhotoFile(path, sha256, None, bool(decoded), stamp), pixels
 
     files = []
@@ -275,27 +276,6 @@ def compare(files: Iterable[PhotoFile], manifest: Iterable[ManifestRow]) -> Diff
     common = ours.keys() & theirs.keys()
     same = sum(ours[path] == theirs[path] for path in common)
     return Difference(same, len(theirs) - len(common), len(common) - same, len(ours) - len(common))
-
-
-def decode(data: bytes) -> Image.Image:
-    """Decode a photo in full, turned upright by its EXIF orientation, as RGB.
-
-    Of an animation, the first frame is decoded. Alpha is dropped.
-
-    Raises:
-        ValueError: it has more than 8 bits per channel, which Pillow would silently clip to white, or so many pixels
-            that it must be a decompression bomb.
-        Exception: whatever Pillow raises for a file that it can't decode.
-    """
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} × {image.height} pixels, more than {MAX_PIXELS:,}: make it smaller")
-    if image.mode[0] in "IF":
-        raise ValueError("more than 8 bits per channel: convert it to 8 bits")
-    ImageOps.exif_transpose(image, in_place=True)
-    if "transparency" in image.info:
-        image = image.convert("RGBA")  # converting straight to RGB, Pillow warns about a palette's transparency
-    return image.convert("RGB")
 
 
 def _decode_all(root: Path, files: Sequence[PhotoFile], fingerprint: str) -> PixelCache:
@@ -355,14 +335,24 @@ def _synthetic_folder() -> Path:
 
 def _why_unused(file: Path) -> str | None:
     if file.name.startswith("."):
-        return "hidden"
+        return HIDDEN
     if file.is_dir():
         return "a folder within a class folder"
     if not file.is_file() and file.exists():
         return "a pipe or a device, not a file"  # reading it might never end
-    if file.suffix.lower() not in SUFFIXES:
-        return "not the suffix of a photo"
+    if file.suffix.lower() not in SUFFIXES and not looks_like_a_photo(file):
+        return f"not a photo that is read here ({file.suffix or 'no suffix'})"
     return None
+
+
+def _say_what_is_left_out(listing: Listing) -> None:
+    """Count the files that a run leaves out, by reason, each with an example; hidden files are no loss."""
+    examples: dict[str, list[str]] = {}
+    for path, reason in listing.unused.items():
+        if reason != HIDDEN:
+            examples.setdefault(reason, []).append(path)
+    for reason, paths in examples.items():
+        print(f"left out: {len(paths):,}, such as {paths[0]}: {reason}")
 
 
 def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> None:
@@ -410,12 +400,6 @@ def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:
         )
     if difference.same < max(len(manifest), len(files)):
         print(f"{root} is not exactly the paper's data set: {difference}.")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its own message names a buffer in memory
-        return f"not an image in any of the formats {', '.join(FORMATS)}"
-    return brief(error)
 
 
 def _fingerprint(parts: Iterable[str]) -> str:

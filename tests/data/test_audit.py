@@ -25,7 +25,7 @@ def test_clean_folder_has_no_problems(photo_folder):
 def test_every_problem_is_found(photo_folder):
     (photo_folder / "aster/0.jpg").write_text("no photo")
     broken = photo_folder / "aster/1.jpg"
-    broken.write_bytes(broken.read_bytes()[:-200])
+    broken.write_bytes(broken.read_bytes()[:900])
     (photo_folder / "notes.txt").write_text("stray")
     (photo_folder / "broom/notes.txt").write_text("stray")
     (photo_folder / "broom/deep").mkdir()
@@ -109,3 +109,15 @@ def test_the_papers_photos(flowers_folder):
         ("sunflower/14889392928_9742aed45b_m.jpg", "sunflower/15066430311_fb57fa92b0_m.jpg")
     ]
     assert result.usable
+
+
+def test_what_the_split_does_to_rare_classes_and_to_copies_is_said(photo_folder):
+    (photo_folder / "rare").mkdir()
+    shutil.copy(photo_folder / "aster" / "0.jpg", photo_folder / "rare" / "0.jpg")
+    for name in "bcdefg":
+        shutil.copy(photo_folder / "aster" / "0.jpg", photo_folder / "aster" / f"0{name}.jpg")
+    found = module.audit(photo_folder)
+    assert "rare" in found.lacking["training"] + found.lacking["validation"]
+    assert found.across > 0
+    assert f"one for validation: {found.across:,}" in str(found)
+    assert "Classes without any photo for" in str(found)

@@ -1,0 +1,121 @@
+"""Decoding one photo: what counts as a photo, and what is read from it."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from flowerlib.errors import brief
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
+# of these suffixes; one of Pillow's many others runs a program, Ghostscript, on the files it reads
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+SIGNATURES = (JPEG, PNG, b"GIF8", b"II*\0", b"MM\0*")  # and BMP's and WebP's, which have gaps
+# cameras' raw files look like TIFF, but hold a small preview where a TIFF has its picture
+RAW_SUFFIXES = frozenset((".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"))
+JPEG_END = b"\xff\xd9"
+PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
+
+MAX_PIXELS = 89_478_485  # per photo, 268 MB decoded: from here on Pillow suspects a decompression bomb
+MAX_BYTES = 4 * MAX_PIXELS  # per file: more than so many pixels take up uncompressed
+
+ORIENTATION = 0x0112  # EXIF's tag
+UPRIGHT = {  # by its value
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def looks_like_a_photo(file: Path) -> bool:
+    """Whether a file is a photo by its first bytes, whatever its name is; False if it can't be read."""
+    if file.suffix.lower() in RAW_SUFFIXES:
+        return False
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(14)
+    except OSError:
+        return False
+    is_bmp = start.startswith(b"BM") and start[6:10] == bytes(4)
+    is_webp = start.startswith(b"RIFF") and start[8:12] == b"WEBP"
+    return start.startswith(SIGNATURES) or is_bmp or is_webp
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode a photo in full, turned upright by its EXIF orientation, as RGB.
+
+    Nothing else is read from its metadata: where these are spoilt, the picture is taken as it lies. Of an animation,
+    the first frame is decoded. Alpha is dropped.
+
+    Raises:
+        ValueError: it has more than 8 bits per channel, which Pillow would silently clip to white, or so many pixels
+            that it must be a decompression bomb.
+        Exception: whatever Pillow raises for a file that it can't decode.
+    """
+    if data.startswith(PNG):
+        data = _without_metadata(data)
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} × {image.height} pixels, more than {MAX_PIXELS:,}: make it smaller")
+    if image.mode[0] in "IF":
+        raise ValueError("more than 8 bits per channel: convert it to 8 bits")
+    try:
+        image.load()
+    except OSError:
+        image = _with_end_marker(image, data)
+    if (turn := UPRIGHT.get(_orientation(image))) is not None:
+        image = image.transpose(turn)
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # converting straight to RGB, Pillow warns about a palette's transparency
+    return image.convert("RGB")
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why a photo can't be decoded, for a message."""
+    if isinstance(error, UnidentifiedImageError):  # its own message names a buffer in memory
+        return f"not an image in any of the formats {', '.join(FORMATS)}"
+    return brief(error)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # Pillow raises nearly anything for spoilt metadata
+        return None
+
+
+def _with_end_marker(image: Image.Image, data: bytes) -> Image.Image:
+    """A JPEG that lacks its end marker only, which every viewer shows.
+
+    Where more is missing, a sequential JPEG ends in blocks of one colour; a progressive one, only blurred, can't be
+    told from a whole one.
+
+    Raises:
+        OSError: more than the marker is missing.
+    """
+    if image.format == "JPEG" and not image.info.get("progressive") and not data.endswith(JPEG_END):
+        mended = Image.open(io.BytesIO(data + JPEG_END), formats=FORMATS)
+        corner = mended.crop((mended.width - 8, mended.height - 8, mended.width, mended.height))
+        if len(corner.getcolors()) > 1:
+            return mended
+    raise OSError("the file is cut off")
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """A PNG with nothing but its pixels and its orientation: Pillow refuses it for text or profiles of a megabyte."""
+    kept, place = [PNG], len(PNG)
+    while place + 8 <= len(png):
+        length, kind = struct.unpack(">I4s", png[place : place + 8])
+        chunk = png[place : place + 12 + length]
+        if kind in PNG_PIXELS:
+            kept.append(chunk)
+        place += len(chunk)
+    return b"".join(kept)
