@@ -195,12 +195,16 @@ def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: RunInfo) 
 
 
 def _with_defaults(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's inputs with the defaults of settings that were added since it was written."""
+    """A checkpoint's inputs, with the defaults of settings that were added since it was written.
+
+    Settings that no longer count as inputs are left out.
+    """
     try:
         settings = Experiment(**{name: value for name, value in before.items() if name in Experiment.model_fields})
     except UserError as error:
         raise ValueError(f"its settings are not valid: {error}") from error
-    return {name: value for name, value in settings if name in now} | before
+    others = {name: value for name, value in before.items() if name not in Experiment.model_fields}
+    return {name: value for name, value in settings if name in now} | others
 
 
 def _read_history(rows: list[dict[str, Any]]) -> list[EpochMetrics]:
