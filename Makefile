@@ -17,7 +17,7 @@ DEMO := --data synthetic --weights none $(foreach setting,\
         image_size=48 epochs=12 learning_rate=0.005 lr_step=9 repeats=10,--set $(setting))
 
 # A misspelt variable, DTA=~/my-photos, would be taken for none.
-VARIABLES := PYTHON TORCH DATA WEIGHTS SET RUNS OUT
+VARIABLES := PYTHON TORCH EXPERIMENTS DATA WEIGHTS SET RUNS OUT
 UNKNOWN   := $(filter-out $(VARIABLES),$(foreach name,$(.VARIABLES),\
              $(if $(findstring command line,$(origin $(name))),$(name))))
 $(if $(UNKNOWN),$(error There is no variable $(UNKNOWN). There are: $(VARIABLES)))
@@ -45,8 +45,8 @@ demo: env ## the three sessions and the PDF on embedded pictures, in under 5 min
 	$(RUN) run $(DEMO)
 	$(RUN) report --runs runs/synthetic --out report/build/demo
 
-experiments: env ## all sessions on the photos; options: DATA, WEIGHTS, SET, RUNS
-	$(RUN) run $(OPTIONS)
+experiments: env ## all sessions on the photos; options: EXPERIMENTS, DATA, WEIGHTS, SET, RUNS
+	$(RUN) run $(if $(EXPERIMENTS),--experiments "$(EXPERIMENTS)") $(OPTIONS)
 
 ablations: env ## the sessions of ablations.yaml: the method with parts left out; options: DATA, WEIGHTS, SET, RUNS
 	$(RUN) run --experiments notebooks/ablations.yaml $(OPTIONS)

@@ -51,8 +51,8 @@ class Experiment(BaseModel):
         data: ``flowers``, ``synthetic``, or a folder of class folders.
         skip_bad: leave out photos that can't be read instead of refusing them; run.json lists them.
         split_seed: draws the 80/20 split. It is not ``seed``, so that sessions can be compared photo by photo.
-        model: a torchvision classifier whose last layer is linear.
-        weights: ``imagenet``, ``none``, a state_dict file, or a folder of ``<model>.pth``.
+        model: a torchvision classifier whose last layer is linear, or ``efficientnet_lite0``.
+        weights: ``imagenet``, ``none``, a state_dict file, or a folder with ``<model>.pth``.
         freeze: train the head only; the backbone, including its batch-norm statistics, stays as it is.
         image_size: side of the square network input, in pixels.
 

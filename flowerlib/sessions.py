@@ -82,7 +82,7 @@ def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path, group
     model = check_model(experiment, len(photos.classes), weights)
     parts = split(photos, experiment.split_seed)
     precision = pick_precision(experiment.precision, device)
-    info = describe_run(experiment, photos, parts, weights, device, precision)
+    info = describe_run(experiment, photos, parts, weights, model, device, precision)
     return Plan(name, experiment, runs / photos.name / group / name, info, space_needed(model))
 
 

@@ -95,7 +95,7 @@ def die() -> None:
 
 def die_at_batch(number: int) -> None:
     """Before batch ``number``, of training and evaluation, from 1."""
-    _count(train, "normalize", number, lambda images: die())
+    _count(train, "normalize", number, lambda *given: die())
 
 
 def die_before_move(number: int) -> None:
@@ -135,7 +135,7 @@ def fill_disk(size: int) -> None:
 def spoil_batch(number: int) -> None:
     """In batch ``number`` the network is given what is no number."""
     normalize = train.normalize
-    _count(train, "normalize", number, lambda images: normalize(images) * float("nan"))
+    _count(train, "normalize", number, lambda *given: normalize(*given) * float("nan"))
 
 
 def _count(owner: object, name: str, number: int, fault: Callable) -> None:

@@ -225,7 +225,7 @@ def test_weights_that_do_not_fit_are_found_before_force_removes_anything(synthet
     before = sorted(runs.rglob("*"))
     wrong = ["--weights", str(tmp_path / "other.pth"), "--force"]
     assert main(["run", SESSIONS[0], "--data", source, "--runs", str(runs), *wrong, *FAST[1:]]) == 1
-    assert "not of a resnet18" in capsys.readouterr().err
+    assert "do not fit resnet18" in capsys.readouterr().err
     assert sorted(runs.rglob("*")) == before
 
 

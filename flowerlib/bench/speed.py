@@ -1,13 +1,14 @@
 """How fast training is: the course's way, our reference, our fast path, the step alone, the machine's limit.
 
-Each measurement runs in a process of its own, so that its peak memory is its own, and the repetitions are
-interleaved, so that a noisy minute spoils one of each and not all of one.
+Each measurement runs in a separate process, so that its peak memory can be measured. The repetitions are
+interleaved, so that a noisy minute spoils one repetition of each case rather than every repetition of one.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -34,26 +35,33 @@ from flowerlib.errors import UserError
 from flowerlib.experiment import IMAGENET_MEAN, IMAGENET_STD, Experiment
 from flowerlib.files import make_folder, write_text
 from flowerlib.training.augment import augment_reference
-from flowerlib.training.device import describe_device, keep_freed_memory, pick_device, pick_precision
+from flowerlib.training.device import ALLOCATOR_ENVIRONMENT, describe_device, pick_device, pick_precision
 from flowerlib.training.loader import Loader
-from flowerlib.training.loop import predict, train_epoch
-from flowerlib.training.model import build_model, load_weights
+from flowerlib.training.loop import Computation, predict, train_epoch
+from flowerlib.training.model import build_model, load_weights, standardization
 from flowerlib.training.resident import pick_loader
 
-WARM_UP, MEASURED = 3, 16  # batches of 32 photos; other batch sizes take as many photos
-RESNET18_FLOP = 10.65e9  # of one training step, a photo of 224 x 224: forward, and twice that backward
-TRAINING, VALIDATION = 2278, 570  # photos of the paper's split
-EQUAL_SHARE = 2 * VALIDATION / (2 * VALIDATION + 3 * TRAINING)  # of an epoch's operations that are evaluation's
+WARM_UP, MEASURED = 3, 16  # batches of 32 photos; with another batch size, as many batches as make as many photos
+RESNET18_FLOP = 10.65e9  # for one 224 x 224 photo in a training step: forward, and twice as many backward
+TRAINING, VALIDATION = 2278, 570  # photos in the paper's split
+EQUAL_SHARE = 2 * VALIDATION / (2 * VALIDATION + 3 * TRAINING)  # evaluation's share of an epoch's operations
 
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement: its name, the way, and what differs from the paper's settings."""
+    """One measurement.
+
+    Attributes:
+        name: as in the tables.
+        way: which of `WAYS` is measured.
+        settings: what differs from the paper's settings.
+        copies: how often the photos are repeated, for ``epoch``.
+    """
 
     name: str
     way: str
     settings: dict
-    repeat: int = 1
+    copies: int = 1
 
 
 def run_bench(source: str, out: Path, repetitions: int = 3) -> None:
@@ -61,8 +69,8 @@ def run_bench(source: str, out: Path, repetitions: int = 3) -> None:
 
     Args:
         source: the photos, as for `flowerlib.data.photos.load_photos`.
-        out: gets the tables, and machine.json that describes the machine.
-        repetitions: of each measurement; the median counts.
+        out: gets the tables, and machine.json, which describes the machine.
+        repetitions: how often each case is measured; the tables show medians.
 
     Raises:
         UserError: the photos can't be used, or a measurement fails.
@@ -79,12 +87,12 @@ def run_bench(source: str, out: Path, repetitions: int = 3) -> None:
     write_text(out / "bench.csv", speed.to_csv(index=False, lineterminator="\n"))
     print(speed.to_string(index=False))
     print(
-        f"Both evaluation passes take {_evaluation_share(speed):.1%} of an epoch of the fast path; "
-        f"{EQUAL_SHARE:.1%} would mean an equal speed of the operations."
+        f"On the fast path both evaluation passes take {_evaluation_share(speed):.1%} of an epoch; "
+        f"{EQUAL_SHARE:.1%} would mean that their operations are as fast as those of training."
     )
     operations = time_operations(photos)
     write_text(out / "augment.csv", operations.to_csv(index=False, lineterminator="\n"))
-    print("The augmentation, milliseconds a photo on one thread:", operations.to_string(index=False), sep="\n")
+    print("The augmentation, in milliseconds per photo on one thread:", operations.to_string(index=False), sep="\n")
     scaling = _measure(_scaling(), source, 1)
     write_text(out / "scaling.csv", scaling.to_csv(index=False, lineterminator="\n"))
     print(scaling.to_string(index=False))
@@ -113,26 +121,30 @@ def _scaling() -> list[Case]:
 
 
 def _measure(cases: list[Case], source: str, repetitions: int) -> pd.DataFrame:
-    """Run each case ``repetitions`` times, in turns; medians of images a second and peak megabytes."""
-    found: dict[str, list[dict]] = {case.name: [] for case in cases}
+    """Measure each case ``repetitions`` times, in turns; median images per second and peak megabytes."""
+    results: dict[str, list[dict]] = {case.name: [] for case in cases}
     for repetition in range(repetitions):
         for case in cases:
-            found[case.name].append(_in_a_process(case, source))
-            rate = found[case.name][-1]["images a second"]
-            print(f"  {repetition + 1} of {repetitions}: {case.name:24s} {rate:8.1f} images a second", flush=True)
+            results[case.name].append(_in_a_process(case, source))
+            rate = results[case.name][-1]["images a second"]
+            print(f"  {repetition + 1} of {repetitions}: {case.name:24s} {rate:8.1f} images per second", flush=True)
     rows = [
-        {"case": name} | {key: median(result[key] for result in results) for key in results[0]}
-        for name, results in found.items()
+        {"case": name} | {key: median(result[key] for result in measured) for key in measured[0]}
+        for name, measured in results.items()
     ]
     return pd.DataFrame(rows).round(1)
 
 
 def _in_a_process(case: Case, source: str) -> dict:
     command = [sys.executable, "-m", "flowerlib.bench.speed", json.dumps(asdict(case)), source]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"The measurement of {case.name} failed: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    # our own cases get what `flowerlib run` gives its sessions
+    environment = os.environ | (ALLOCATOR_ENVIRONMENT if case.way in OWN_WAYS else {})
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if process.returncode:
+        # a process that was killed leaves no error message
+        reason = [f"exit status {process.returncode}", *process.stderr.strip().splitlines()][-1]
+        raise UserError(f"Measuring {case.name} failed: {reason}")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def _relative(speed: pd.DataFrame) -> pd.DataFrame:
@@ -150,28 +162,35 @@ def _evaluation_share(speed: pd.DataFrame) -> float:
 
 def _run_case(case: Case, source: str) -> dict:
     experiment = Experiment(weights="none", data=source, **case.settings)
-    images, seconds = WAYS[case.way](experiment, load_photos(source), case.repeat)
+    images, seconds = WAYS[case.way](experiment, load_photos(source), case.copies)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {"images a second": images / seconds, "peak MB": peak}
 
 
 def _timed(batches: Iterator, step: Callable[[Iterator], object], batch_size: int) -> tuple[int, float]:
     """Warm up on a few batches, then time ``step`` on the following ones."""
-    # as many photos whatever the batch size, and never fewer than two batches
+    # the same number of photos whatever the batch size, and never fewer than two batches
     measured = max(2, MEASURED * 32 // batch_size)
     step(islice(batches, WARM_UP))
+    _wait_for_gpu()
     begun = perf_counter()
     step(islice(batches, measured))
+    _wait_for_gpu()
     return measured * batch_size, perf_counter() - begun
 
 
-def _network(experiment: Experiment, classes: int) -> tuple[nn.Module, SGD, torch.device, str]:
-    keep_freed_memory()
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _network(experiment: Experiment, classes: int) -> tuple[nn.Module, SGD, Computation]:
     device = pick_device(experiment.device)
     model = build_model(experiment.model, classes, load_weights("none", experiment.model))
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = SGD(model.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum)
-    return model, optimizer, device, pick_precision(experiment.precision, device)
+    precision = pick_precision(experiment.precision, device)
+    return model, optimizer, Computation(device, precision, standardization(experiment.model))
 
 
 def _endless(batches: Callable[[int], Iterator]) -> Iterator:
@@ -182,7 +201,11 @@ def _endless(batches: Callable[[int], Iterator]) -> Iterator:
 
 
 def _fast(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
-    return _time_training(experiment, pick_loader(experiment, photos, pick_device(experiment.device)))
+    return _time_training(experiment, _loader(experiment, photos))
+
+
+def _loader(experiment: Experiment, photos: PhotoSet) -> Loader:
+    return pick_loader(experiment, photos, pick_device(experiment.device))
 
 
 def _reference(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
@@ -190,47 +213,48 @@ def _reference(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, f
 
 
 def _time_training(experiment: Experiment, loader: Loader) -> tuple[int, float]:
-    model, optimizer, device, precision = _network(experiment, len(loader.photos.classes))
+    model, optimizer, computation = _network(experiment, len(loader.photos.classes))
     indices = np.arange(len(loader.photos))
     batches = _endless(lambda epoch: loader.training(indices, epoch))
-    return _timed(batches, lambda some: train_epoch(model, optimizer, some, device, precision), experiment.batch_size)
+    return _timed(batches, lambda some: train_epoch(model, optimizer, some, computation), experiment.batch_size)
 
 
 def _step(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
-    model, optimizer, device, precision = _network(experiment, len(photos.classes))
-    batch = next(Loader(experiment, photos).training(np.arange(experiment.batch_size), 0))
+    model, optimizer, computation = _network(experiment, len(photos.classes))
+    batch = next(_loader(experiment, photos).training(np.arange(experiment.batch_size), 0))
     batches = _endless(lambda epoch: iter([batch]))
-    return _timed(batches, lambda some: train_epoch(model, optimizer, some, device, precision), experiment.batch_size)
+    return _timed(batches, lambda some: train_epoch(model, optimizer, some, computation), experiment.batch_size)
 
 
 def _evaluation(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
-    model, _, device, precision = _network(experiment, len(photos.classes))
-    loader, indices = Loader(experiment, photos), np.arange(MEASURED // 2 * experiment.batch_size) % len(photos)
+    model, _, computation = _network(experiment, len(photos.classes))
+    loader = _loader(experiment, photos)
+    indices = np.arange(MEASURED // 2 * experiment.batch_size) % len(photos)
 
     def both(epoch: int) -> Iterator:
         yield from loader.clean(indices)
         yield from loader.augmented(indices, epoch)
 
-    return _timed(_endless(both), lambda some: predict(model, some, device, precision), experiment.batch_size)
+    return _timed(_endless(both), lambda some: predict(model, some, computation), experiment.batch_size)
 
 
-def _epoch(experiment: Experiment, photos: PhotoSet, repeat: int) -> tuple[int, float]:
-    """A whole epoch on an eighth of the photos, repeated: how memory and cost grow with their number."""
-    model, optimizer, device, precision = _network(experiment, len(photos.classes))
+def _epoch(experiment: Experiment, photos: PhotoSet, copies: int) -> tuple[int, float]:
+    """A whole epoch on copies of an eighth of the photos: how memory and time grow with their number."""
+    model, optimizer, computation = _network(experiment, len(photos.classes))
     some = np.arange(0, len(photos), 8)
     many = replace(
         photos,
-        paths=tuple(photos.paths[index] for index in some) * repeat,
-        labels=np.tile(photos.labels[some], repeat),
+        paths=tuple(photos.paths[index] for index in some) * copies,
+        labels=np.tile(photos.labels[some], copies),
         pixels=replace(
             photos.pixels,
-            sizes=np.tile(photos.pixels.sizes[some], (repeat, 1)),
-            starts=np.tile(photos.pixels.starts[some], repeat),
+            sizes=np.tile(photos.pixels.sizes[some], (copies, 1)),
+            starts=np.tile(photos.pixels.starts[some], copies),
         ),
     )
-    loader = Loader(experiment, many)
+    loader = _loader(experiment, many)
     begun = perf_counter()
-    train_epoch(model, optimizer, loader.training(np.arange(len(many)), 0), device, precision)
+    train_epoch(model, optimizer, loader.training(np.arange(len(many)), 0), computation)
     return len(many), perf_counter() - begun
 
 
@@ -274,7 +298,7 @@ def _course(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, floa
 
 
 def _fastai(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
-    """What a user would take instead: fastai's vision_learner with its own augmentation at this size."""
+    """What a user might take instead: fastai's vision_learner, with its own augmentation at this size."""
     from fastai.vision import all as fastai
 
     data = fastai.ImageDataLoaders.from_folder(
@@ -304,11 +328,11 @@ def _fastai(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, floa
 
 
 def _limit(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[float, float]:
-    """The network's operations at the speed of one large matrix product, the fastest that the machine does."""
+    """The network's operations at the speed of one large matrix product, the fastest the machine can do."""
     device = pick_device(experiment.device)
-    kind = torch.bfloat16 if pick_precision(experiment.precision, device) == "bfloat16" else torch.float32
+    dtype = torch.bfloat16 if pick_precision(experiment.precision, device) == "bfloat16" else torch.float32
     side = 8192 if device.type == "cuda" else 4096
-    left, right = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(6):
         begun = perf_counter()
@@ -327,6 +351,7 @@ WAYS = {
     "limit": _limit,
     "fastai": _fastai,
 }
+OWN_WAYS = ("reference", "fast", "step", "evaluation", "epoch")
 
 if __name__ == "__main__":
     print(json.dumps(_run_case(Case(**json.loads(sys.argv[1])), sys.argv[2])))

@@ -59,7 +59,7 @@ def why_no_heatmaps(run: Run, photos: PhotoSet | None) -> str | None:
         if reason := why_no_gallery(run, photos):
             return reason
         if last_map(load_network(run)) is None:
-            return f"Heat maps are made for ResNets only, and {run.info.settings.model} is none."
+            return f"Heat maps are made for ResNets and EfficientNet-Lite0 only, not for {run.info.settings.model}."
     except UserError as error:
         return str(error)
     return None
@@ -126,7 +126,7 @@ def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
         rows: a handful of `flowerlib.report.statistics.confident_mistakes` or `unsure_hits`.
 
     Raises:
-        UserError: the checkpoint can't be used, or the network is no ResNet (see `why_no_heatmaps`).
+        UserError: the checkpoint can't be used, or the network is of another kind (see `why_no_heatmaps`).
     """
     network = load_network(run)
     layer = last_map(network)
@@ -136,7 +136,7 @@ def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
         return _nothing()
     views = _views(run, photos, rows)
     predicted = [run.classes.index(name) for name in rows["predicted"]]
-    maps = heat_maps(network, layer, views, predicted)
+    maps = heat_maps(network, layer, views, predicted, run.info.input)
 
     side = WIDTH / max(len(rows), 4)
     titles = _titles(rows, side)

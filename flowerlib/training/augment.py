@@ -1,8 +1,8 @@
 """The paper's data augmentation (section 3.1): drawn, then applied.
 
-Drawing and applying are apart, so that the fast way and the reference can be given the same draws. An
-`Augmentation` is drawn from (seed, epoch, index) alone: neither the batch size, the number of threads nor a
-resumed run changes what happens to a photo.
+Drawing and applying are separate, so that the fast path and the reference can be given the same draws. An
+`Augmentation` depends on (seed, epoch, index) alone: neither the batch size, the number of threads nor a resume
+changes what happens to a photo.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from flowerlib.experiment import CROP_AREA, CROP_RATIO, IMAGENET_MEAN, IMAGENET_STD, Experiment
+from flowerlib.experiment import CROP_AREA, CROP_RATIO, Experiment
+from flowerlib.runs import InputInfo
+
+# Version of the random draws, of augmentation and dropout: run.json and checkpoints record it, because a session
+# that went on with other draws would be a mixture of two. 2: leaving out the crop changes no other draw, and dropout
+# depends on the whole seed.
+DRAWS = 2
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,12 @@ class Augmentation:
     """What is done to one photo, in this order.
 
     Attributes:
-        crop: top, left, height, width in the photo's pixels; None: the clean centre crop.
-        flip: mirrored left to right.
-        angle: rotation in degrees, counter-clockwise; what comes from outside is black.
-        jitter: (name, amount) of brightness, contrast, saturation (factors) and hue (part of the circle),
-            in the order in which they act.
-        shift: pixels to the right, and down; what comes from outside is black.
+        crop: top, left, height and width in the photo's pixels; None for the clean centre crop.
+        flip: whether it is mirrored left to right.
+        angle: rotation in degrees, counter-clockwise; pixels from outside are black.
+        jitter: (name, amount) for brightness, contrast, saturation (factors) and hue (fraction of the colour
+            circle), in the order in which they are applied.
+        shift: pixels to the right, and down; pixels from outside are black.
     """
 
     crop: tuple[int, int, int, int] | None
@@ -41,16 +47,16 @@ class Augmentation:
 
 
 def draw_augmentation(experiment: Experiment, epoch: int, index: int, width: int, height: int) -> Augmentation:
-    """Draw one photo's augmentation; the same for the same (seed, epoch, index) and photo size.
+    """Draw one photo's augmentation; it depends on (seed, epoch, index) and the photo's size alone.
 
-    Distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandomRotation,
+    The distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandomRotation,
     ColorJitter and RandomAffine.
     """
     rng = np.random.default_rng((experiment.seed, epoch, index))
-    crop = _draw_crop(rng, width, height) if experiment.random_crop else None
+    # everything is drawn, used or not: leaving one operation out must not change the others
+    crop = _draw_crop(rng, width, height)
     flip = bool(rng.random() < experiment.flip)
     angle = rng.uniform(-experiment.rotation, experiment.rotation)
-    # all are drawn, whatever is used: leaving one out must not change the others
     jitter = [
         ("brightness", rng.uniform(1 - experiment.brightness, 1 + experiment.brightness)),
         ("contrast", rng.uniform(1 - experiment.contrast, 1 + experiment.contrast)),
@@ -58,11 +64,11 @@ def draw_augmentation(experiment: Experiment, epoch: int, index: int, width: int
         ("hue", rng.uniform(-experiment.hue, experiment.hue)),
     ]
     ordered = [jitter[position] for position in rng.permutation(len(jitter))]
-    # even a hue of zero costs precision: Pillow's way to HSV and back rounds
+    # even a hue shift of zero costs precision: Pillow rounds on the way to HSV and back
     used = tuple((name, amount) for name, amount in ordered if getattr(experiment, name))
     farthest = experiment.translation * experiment.image_size
     shift = tuple(round(offset) for offset in rng.uniform(-farthest, farthest, size=2))
-    return Augmentation(crop, flip, angle, used, shift)
+    return Augmentation(crop if experiment.random_crop else None, flip, angle, used, shift)
 
 
 def _draw_crop(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
@@ -74,18 +80,18 @@ def _draw_crop(rng: np.random.Generator, width: int, height: int) -> tuple[int, 
             top = int(rng.integers(height - crop_height, endpoint=True))
             left = int(rng.integers(width - crop_width, endpoint=True))
             return top, left, crop_height, crop_width
-    # the photo is too long or too narrow: its largest centre crop of an allowed shape
+    # the photo is too long or too narrow: take the largest centre crop with an allowed aspect ratio
     crop_width = min(width, max(1, round(height * CROP_RATIO[1])))
     crop_height = min(height, max(1, round(width / CROP_RATIO[0])))
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
 def augment(pixels: np.ndarray, augmentation: Augmentation, size: int) -> np.ndarray:
-    """Apply an augmentation with few, fast passes; equal to `augment_reference` but for rounding.
+    """Apply an augmentation in a few fast passes; equal to `augment_reference` except for rounding.
 
     Args:
         pixels: a photo, uint8 (height, width, 3).
-        augmentation: what to do.
+        augmentation: what to apply.
         size: side of the result, in pixels.
 
     Returns:
@@ -102,14 +108,14 @@ def _resized_crop(pixels: np.ndarray, crop: tuple[int, int, int, int] | None, si
     if crop is None:
         return centre_crop(pixels, size)
     top, left, height, width = crop
-    # not by PyTorch's kernel, three times as fast on a thread that has nothing beside it: it would start threads
-    # of its own in every loading thread, and these would take the cores from the network
+    # PyTorch's kernel is three times as fast on a single thread, but it would start its own threads in every loading
+    # thread, and these would take cores from the network
     cropped = Image.fromarray(pixels[top : top + height, left : left + width])
     return np.asarray(cropped.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _flipped_and_rotated(image: np.ndarray, flip: bool, angle: float) -> np.ndarray:
-    """Both in one sampling: where each pixel of the result comes from."""
+    """Flip and rotate in one step, by the place that each pixel of the result comes from."""
     size = len(image)
     cosine, sine, centre = math.cos(math.radians(angle)), math.sin(math.radians(angle)), size / 2
     source = np.array(
@@ -120,7 +126,7 @@ def _flipped_and_rotated(image: np.ndarray, flip: bool, angle: float) -> np.ndar
     )
     if flip:
         source[0] = [0, 0, size] - source[0]
-    # OpenCV takes the pixel whose centre is nearest to the point, Pillow the pixel in which the point lies
+    # OpenCV takes the pixel whose centre is nearest to a point, Pillow the pixel that contains it
     source[:, 2] += source[:, 0] / 2 + source[:, 1] / 2 - 0.5
     return cv2.warpAffine(image, source, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
 
@@ -133,13 +139,13 @@ def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    mean = int(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean() + 0.5)  # Pillow rounds it too
+    mean = int(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean() + 0.5)  # rounded, as in Pillow
     return cv2.LUT(image, np.clip(mean + factor * (_LEVELS - mean), 0, 255).astype(np.uint8))
 
 
 def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    # OpenCV rounds to the nearest level, Pillow down
+    # OpenCV rounds to the nearest level, Pillow rounds down
     return cv2.addWeighted(image, factor, grey, 1 - factor, -0.499)
 
 
@@ -162,7 +168,7 @@ def _shifted(image: np.ndarray, right: int, down: int) -> np.ndarray:
 
 
 def augment_reference(pixels: np.ndarray, augmentation: Augmentation, size: int) -> np.ndarray:
-    """What `augment` does, through torchvision and Pillow: the oracle that it is tested against."""
+    """Apply an augmentation through torchvision and Pillow: what `augment` is tested against."""
     if augmentation.crop is None:
         image = Image.fromarray(centre_crop(pixels, size))
     else:
@@ -176,10 +182,10 @@ def augment_reference(pixels: np.ndarray, augmentation: Augmentation, size: int)
 
 
 def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The clean evaluation view of a photo, uint8 (height, width, 3): uint8 (size, size, 3).
+    """A photo's view for clean evaluation: uint8 (height, width, 3) to uint8 (size, size, 3).
 
-    Equal to torchvision's Resize and CenterCrop, in one sampling: a photo of 20,000 x 10 pixels is never
-    blown up to 512,000 x 256 on the way.
+    Equal to torchvision's Resize and CenterCrop, but in one step: a photo of 20,000 x 10 pixels is never enlarged to
+    512,000 x 256 on the way.
     """
     height, width, _ = pixels.shape
     box = centre_box(width, height, size)
@@ -187,7 +193,7 @@ def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def centre_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom, in the photo's pixels, of its clean view of ``size`` pixels a side."""
+    """Left, top, right and bottom of a photo's clean view of ``size`` pixels a side, in the photo's pixels."""
     shorter, side = min(width, height), round(size * 256 / 224)
     box = []
     for length in (width, height):
@@ -198,17 +204,18 @@ def centre_box(width: int, height: int, size: int) -> tuple[float, float, float,
     return left, top, right, bottom
 
 
-def normalize(images: torch.Tensor) -> torch.Tensor:
+def normalize(images: torch.Tensor, standardization: InputInfo) -> torch.Tensor:
     """uint8 images (n, height, width, 3) as network input: float32 (n, 3, height, width), channels last.
 
-    To [0, 1], then by ImageNet's mean and standard deviation, in one multiplication and one addition.
+    Scaled to [0, 1], then standardized by the network's mean and standard deviation, in one multiplication and one
+    addition.
     """
-    scale, offset = _scale_and_offset(images.device)
+    scale, offset = _scale_and_offset(images.device, standardization)
     return (images * scale - offset).permute(0, 3, 1, 2)
 
 
 @cache
-def _scale_and_offset(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    # kept on the device: sending them for every batch would make the host wait for a GPU
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+def _scale_and_offset(device: torch.device, standardization: InputInfo) -> tuple[torch.Tensor, torch.Tensor]:
+    # kept on the device: sending them with every batch would make the host wait for a GPU
+    mean, std = torch.tensor(standardization.mean), torch.tensor(standardization.std)
     return (1 / (255 * std)).to(device), (mean / std).to(device)

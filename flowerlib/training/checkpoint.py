@@ -1,4 +1,4 @@
-"""Checkpoints: last.pt to go on from, last.before.pt in case it is damaged, best.pt to use."""
+"""Checkpoints: last.pt to resume from, last.before.pt in case it is damaged, best.pt to use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,19 @@ import torch
 from torch import nn
 
 from flowerlib.errors import UserError, brief
+from flowerlib.experiment import Experiment
 from flowerlib.files import replacing
-from flowerlib.runs import BEFORE, BEST, LAST, EarlierEpochs, EpochMetrics, RunInfo, describe_differences, inputs
+from flowerlib.runs import (
+    BEFORE,
+    BEST,
+    LAST,
+    EarlierEpochs,
+    EpochMetrics,
+    RunInfo,
+    describe_differences,
+    inputs,
+    is_finished,
+)
 
 
 class DamagedError(UserError):
@@ -23,20 +34,22 @@ class DamagedError(UserError):
 
 
 def space_needed(model: nn.Module) -> int:
-    """Bytes that a run's checkpoints take at most: two of last.pt, a third while it is written, and best.pt."""
+    """Bytes that a run's checkpoints take at most: last.pt, its predecessor, its successor being written, best.pt."""
     state = sum(tensor.nbytes for tensor in model.state_dict().values())
     momentum = sum(parameter.nbytes for parameter in model.parameters())
     return 3 * (state + momentum) + state
 
 
 def write_best(run_dir: Path, info: RunInfo, model: nn.Module) -> None:
-    """Write best.pt: the network of the best clean validation accuracy so far, and how to use it."""
+    """Write best.pt: the network with the best clean validation accuracy so far, and what using it takes."""
     _write(
         run_dir / BEST,
         {
             "model": info.settings.model,
             "classes": list(info.dataset.classes),
             "image_size": info.settings.image_size,
+            "mean": info.input.mean,
+            "std": info.input.std,
             "state_dict": model.state_dict(),
         },
     )
@@ -51,20 +64,21 @@ def write_last(
     history: Sequence[EpochMetrics],
     logits: torch.Tensor,
 ) -> None:
-    """Write last.pt, all that the next epoch needs; the one before it becomes last.before.pt.
+    """Write last.pt, with everything the next epoch needs; the previous one becomes last.before.pt.
 
     Args:
         run_dir: the session's folder.
-        info: run.json's content, from which the inputs are kept to be compared on resume.
-        model, optimizer, scheduler: their states after the last epoch of ``history``.
+        info: run.json's content; its inputs are kept, to be compared on resume.
+        model, optimizer, scheduler: their states after the last epoch in ``history``.
         history: the epochs so far.
-        logits: clean validation logits (n, classes) of the last epoch.
+        logits: clean validation logits (n, classes) after the last epoch.
     """
     _write(
         run_dir / LAST,
         {
             "inputs": inputs(info),
             "precision": info.precision,
+            "draws": info.draws,
             "computed": info.computed.model_dump(),
             "earlier": [part.model_dump() for part in info.earlier],
             "model": model.state_dict(),
@@ -83,7 +97,7 @@ class Progress:
 
     Attributes:
         history: the epochs so far.
-        logits: clean validation logits (n, classes) of the last one; None before the first.
+        logits: clean validation logits (n, classes) after the last one; None before the first.
         earlier: where they were computed, if not where this process computes.
     """
 
@@ -99,10 +113,10 @@ def read_last(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
 ) -> Progress:
-    """Load last.pt into model, optimizer and scheduler; last.before.pt where it is damaged.
+    """Load last.pt into model, optimizer and scheduler, or last.before.pt if it is damaged.
 
     Raises:
-        UserError: no checkpoint can be read, or it comes from other settings, data, split or weights.
+        UserError: no checkpoint can be read, or it comes from other settings, data, split, weights or random draws.
     """
     damaged = []
     for path in (run_dir / LAST, run_dir / BEFORE):
@@ -113,7 +127,7 @@ def read_last(
                 damaged.append(str(error))
             else:
                 if damaged:
-                    (run_dir / LAST).unlink()  # else it would take the place of the good one
+                    (run_dir / LAST).unlink()  # else it would replace the good one
                 print(*damaged, f"Going on after epoch {progress.history[-1].epoch} of {path}.", sep="\n", flush=True)
                 return progress
     if damaged:
@@ -144,7 +158,7 @@ def _restore(
         scheduler.load_state_dict(checkpoint["scheduler"])
     except UserError:
         raise
-    except Exception as error:  # whole, but not what we write: anything may be wrong with it
+    except Exception as error:  # intact, but not what we write: anything may be wrong with it
         raise _damaged(path, error) from error
     return Progress(history, logits, earlier)
 
@@ -153,11 +167,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, checked for damage; no code in it is run.
 
     Raises:
-        DamagedError: it is missing, damaged, or no checkpoint.
+        DamagedError: it is missing, damaged, or not a checkpoint.
     """
     try:
-        with zipfile.ZipFile(path) as parts:  # PyTorch's format: zip, whose checksums it writes and does not read
-            if damaged := parts.testzip():
+        with zipfile.ZipFile(path) as archive:  # PyTorch writes a zip file's checksums, but never checks them
+            if damaged := archive.testzip():
                 raise ValueError(f"{damaged} in it is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on a damaged file PyTorch's reader raises nearly anything
@@ -165,12 +179,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: RunInfo) -> None:
-    before = checkpoint["inputs"] | {"precision in use": checkpoint["precision"]}
-    if differences := describe_differences(before, inputs(info) | {"precision in use": info.precision}):
+    now = inputs(info) | {"precision in use": info.precision}
+    before = _with_defaults(checkpoint["inputs"], now) | {"precision in use": checkpoint["precision"]}
+    if differences := describe_differences(before, now):
         raise UserError(
             f"{path} comes from other inputs ({differences}). Run with --force to begin again, or choose another "
             "folder with --runs; in a notebook, another session or run_dir."
         )
+    draws = checkpoint.get("draws", 1)
+    if draws != info.draws and not is_finished(path.parent):
+        raise UserError(
+            f"{path} was written by another version of flowerlib, whose random draws differ (version {draws} then, "
+            f"{info.draws} now): resuming would mix the two in one session. Run with --force to begin again."
+        )
+
+
+def _with_defaults(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's inputs, with the defaults of settings that were added since it was written.
+
+    Settings that no longer count as inputs are left out.
+    """
+    try:
+        settings = Experiment(**{name: value for name, value in before.items() if name in Experiment.model_fields})
+    except UserError as error:
+        raise ValueError(f"its settings are not valid: {error}") from error
+    others = {name: value for name, value in before.items() if name not in Experiment.model_fields}
+    return {name: value for name, value in settings if name in now} | others
 
 
 def _read_history(rows: list[dict[str, Any]]) -> list[EpochMetrics]:
@@ -181,14 +215,14 @@ def _read_history(rows: list[dict[str, Any]]) -> list[EpochMetrics]:
 
 
 def _damaged(path: Path, error: Exception) -> DamagedError:
-    # of files that hold more, PyTorch's own words advise to run their code
+    # PyTorch's own message about a file that holds more advises the user to run the code in it
     unsafe = isinstance(error, pickle.UnpicklingError)
     reason = "it is damaged, or holds more than tensors and plain values" if unsafe else brief(error)
     return DamagedError(f"The checkpoint {path} can't be read ({reason}).")
 
 
 def _write(path: Path, content: dict[str, Any], keep: Path | None = None) -> None:
-    packed = io.BytesIO()  # when the disk is full, PyTorch's own way to a file does not say so
+    packed = io.BytesIO()  # when PyTorch itself writes to a full disk, its error does not say so
     torch.save(content, packed)
     with replacing(path, keep) as temporary:
         temporary.write_bytes(packed.getbuffer())

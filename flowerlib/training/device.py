@@ -1,46 +1,47 @@
-"""Where a session computes: device, precision, and the memory that a step needs again and again."""
+"""Where a session computes: device, precision, and the memory that every step needs again."""
 
 from __future__ import annotations
 
-import ctypes
 import platform
-import sys
 
 import torch
 
 from flowerlib.errors import UserError
 from flowerlib.runs import Device
 
-# in glibc's malloc.h
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+# Environment variables for a process that trains on the CPU: with them, glibc keeps large freed blocks for the next
+# step instead of returning them to the system. A step frees and allocates hundreds of megabytes of activations, and
+# by default every page of them is mapped and zeroed anew. They take effect when a process starts. The process of a
+# user's own kernel is left alone: it should return what it frees. Other C libraries ignore them.
+ALLOCATOR_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that a setting means; ``auto`` takes CUDA, then Apple's GPU, then the CPU.
+    """The device for a setting; ``auto`` takes CUDA, then Apple's GPU, then the CPU.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not available.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(kind for kind, available in there.items() if available)
-    if not there[name]:
+        name = next(kind for kind, found in available.items() if found)
+    if not available[name]:
         raise UserError(f"This machine, or this build of PyTorch, has no device '{name}'. Use --set device=auto.")
     return torch.device(name)
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """The precision that a setting means, ``float32`` or ``bfloat16``.
+    """The precision for a setting: ``float32``, or ``bfloat16`` for mixed precision.
 
-    ``auto`` takes bfloat16 where the processor multiplies it in hardware: elsewhere it is emulated, and slow.
+    ``auto`` takes bfloat16 where the hardware multiplies it: elsewhere it is emulated, which is slow.
     """
     if name != "auto":
         return name
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        there = torch.cpu.get_capabilities()
-        fast = device.type == "cpu" and any(there.get(unit) for unit in ("avx512_bf16", "amx_bf16"))
+        capabilities = torch.cpu.get_capabilities()
+        fast = device.type == "cpu" and any(capabilities.get(unit) for unit in ("avx512_bf16", "amx_bf16"))
     return "bfloat16" if fast else "float32"
 
 
@@ -52,23 +53,9 @@ def describe_device(device: torch.device) -> Device:
 
 
 def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
-    """A context in which products are taken in ``precision``; weights and their updates stay float32.
+    """Autocast to ``precision``; weights and their updates stay float32.
 
-    It keeps the weights' bfloat16 copies until it ends: in training it must end before the optimizer's step.
+    The context keeps bfloat16 copies of the weights until it ends: in training it must end before the optimizer's
+    step.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep large freed blocks for the next step, rather than give them back to the system.
-
-    A training step on the CPU frees and takes hundreds of megabytes of activations, and by default every page of
-    them is mapped and zeroed anew: without that, a step of ResNet-18 ran 57 photos a second
-    on two cores, not 50. Does nothing where the C library is not glibc.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

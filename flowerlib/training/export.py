@@ -11,18 +11,18 @@ import onnxruntime
 import torch
 from torch import nn
 
-from flowerlib.experiment import IMAGENET_MEAN, IMAGENET_STD
 from flowerlib.files import make_folder, replacing
 from flowerlib.training.predict import read_best
 
-TOLERANCE = 1e-3  # of a logit: what the order of float32 sums may change in a deep network, many times over
+TOLERANCE = 1e-3  # in logits: many times what the order of float32 sums may change in a deep network
 
 
 def export_onnx(checkpoint: Path, out: Path) -> None:
-    """Write a best.pt as an ONNX file, and check it against the network with onnxruntime.
+    """Write a best.pt as an ONNX file, and check it against the network with ONNX Runtime.
 
-    Its input ``pictures``, float32 (n, 3, size, size), is standardized by ImageNet's mean and standard deviation;
-    its output is ``logits``, float32 (n, classes). The file's metadata name classes, size, mean and deviation.
+    Its input ``pictures``, float32 (n, 3, size, size), must be standardized by the mean and standard deviation in
+    the file's metadata, which also hold the classes and the image size; its output is ``logits``, float32
+    (n, classes).
 
     Args:
         checkpoint: best.pt of a session.
@@ -30,7 +30,7 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
 
     Raises:
         UserError: the checkpoint can't be read, or the file can't be written.
-        ArithmeticError: the file computes other logits than the network.
+        ArithmeticError: the file's logits differ from the network's.
     """
     trained = read_best(checkpoint)
     pictures = torch.rand(2, 3, trained.image_size, trained.image_size, generator=torch.Generator().manual_seed(0))
@@ -47,8 +47,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     metadata = {
         "classes": json.dumps(trained.classes),
         "image_size": str(trained.image_size),
-        "mean": json.dumps(IMAGENET_MEAN),
-        "std": json.dumps(IMAGENET_STD),
+        "mean": json.dumps(trained.standardization.mean),
+        "std": json.dumps(trained.standardization.std),
     }
     onnx.helper.set_model_props(model, metadata)
     make_folder(out.parent)

@@ -1,8 +1,8 @@
-"""Batches of photos, made by threads ahead of the network."""
+"""Batches of photos, loaded by threads ahead of the network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -14,45 +14,66 @@ from flowerlib.data.threads import in_threads
 from flowerlib.experiment import Experiment
 from flowerlib.training.augment import Augmentation, augment, centre_crop, draw_augmentation
 
-cv2.setNumThreads(1)  # our own threads share the cores
+cv2.setNumThreads(1)  # the cores are shared by our own threads
 
-# part of the key of every random draw, so that the order of the photos never shares a stream with a photo
+# part of the key of every draw of an order, so that it never shares a random stream with a photo's augmentation
 ORDER_STREAM = 1
 
 
 @dataclass(frozen=True)
 class Loader:
-    """Makes the views of the photos that training and the two evaluations see.
+    """Computes the views of the photos that training and the two evaluations see.
 
     Each method yields batches in order: images as uint8 (n, size, size, 3), labels as int64 (n,). A photo's
-    view depends on (seed, epoch, index) alone, so that the number of threads changes nothing but the speed.
+    view depends on (seed, epoch, index) alone, so that the number of threads affects nothing but the speed.
 
     Attributes:
         experiment: the settings.
-        photos: what to make views of.
+        photos: the data set.
         augment: applies a drawn augmentation; the bench measures `augment_reference` here.
+        give_way: whether the loading threads give way to others: to a network on the same cores.
     """
 
     experiment: Experiment
     photos: PhotoSet
     augment: Callable[[np.ndarray, Augmentation, int], np.ndarray] = field(default=augment, kw_only=True)
+    give_way: bool = field(default=True, kw_only=True)
 
     def training(self, indices: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Augmented views of every photo, in an order of this epoch's own."""
+        """Augmented views of every photo, in an order drawn for this epoch; no batch holds a single photo.
+
+        Batch norm can't be trained on one photo where a network's maps shrink to one pixel.
+        """
         order = np.random.default_rng((self.experiment.seed, epoch, 0, ORDER_STREAM)).permutation(indices)
-        return self.augmented(order, epoch)
+        return self._augmented_batches(self._split(order, join_single=True), epoch)
 
     def augmented(self, indices: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Augmented views in the order given: the paper's validation."""
-        return self._batches(indices, lambda index: self._augmented_view(index, epoch))
+        """Augmented views in the given order: the paper's validation."""
+        return self._augmented_batches(self._split(indices), epoch)
+
+    def clean(self, indices: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Centre crops in the given order."""
+        return self._clean_batches(self._split(indices))
 
     def views(self, indices: np.ndarray, epoch: int) -> np.ndarray:
         """Augmented views to look at: uint8 (n, size, size, 3)."""
         return np.stack([self._augmented_view(int(index), epoch) for index in indices])
 
-    def clean(self, indices: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Centre crops in the order given."""
-        return self._batches(indices, lambda index: centre_crop(self.photos.read(index), self.experiment.image_size))
+    def _split(self, indices: np.ndarray, *, join_single: bool = False) -> list[np.ndarray]:
+        """Batches of indices; with ``join_single``, a last batch of one joins the batch before it."""
+        size = self.experiment.batch_size
+        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+        if join_single and len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [np.concatenate(batches[-2:])]
+        return batches
+
+    def _augmented_batches(self, batches: Sequence[np.ndarray], epoch: int):
+        return self._in_threads(lambda index: self._augmented_view(index, epoch), batches)
+
+    def _clean_batches(self, batches: Sequence[np.ndarray]):
+        return self._in_threads(
+            lambda index: centre_crop(self.photos.read(index), self.experiment.image_size), batches
+        )
 
     def _augmented_view(self, index: int, epoch: int) -> np.ndarray:
         pixels = self.photos.read(index)
@@ -60,12 +81,9 @@ class Loader:
         augmentation = draw_augmentation(self.experiment, epoch, index, width, height)
         return self.augment(pixels, augmentation, self.experiment.image_size)
 
-    def _batches(self, indices: np.ndarray, view: Callable[[int], np.ndarray]):
-        size = self.experiment.batch_size
-        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
-
-        def make(batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _in_threads(self, view: Callable[[int], np.ndarray], batches: Sequence[np.ndarray]):
+        def load(batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
             images = np.stack([view(int(index)) for index in batch])
             return torch.from_numpy(images), torch.from_numpy(self.photos.labels[batch])
 
-        return in_threads(make, batches)
+        return in_threads(load, batches, give_way=self.give_way)

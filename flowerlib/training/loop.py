@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, softmax
@@ -20,9 +22,11 @@ from flowerlib.files import alone, check_space, make_folder
 from flowerlib.progress import PhotoBar
 from flowerlib.runs import (
     EpochMetrics,
+    InputInfo,
     Run,
     is_finished,
     read_run,
+    write_augmented,
     write_info,
     write_metrics,
     write_predictions,
@@ -30,25 +34,43 @@ from flowerlib.runs import (
 )
 from flowerlib.training.augment import normalize
 from flowerlib.training.checkpoint import read_last, space_needed, write_best, write_last
-from flowerlib.training.device import keep_freed_memory, mixed_precision, pick_device, pick_precision
+from flowerlib.training.device import mixed_precision, pick_device, pick_precision
+from flowerlib.training.loader import Loader
 from flowerlib.training.model import build_model, load_weights, set_training
 from flowerlib.training.provenance import describe_run
 from flowerlib.training.resident import pick_loader
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
+DROPOUT_STREAM = 2  # part of the key of dropout's seed; see flowerlib.training.loader.ORDER_STREAM
+
+
+@dataclass(frozen=True)
+class Computation:
+    """How a network is computed.
+
+    Attributes:
+        device: where; the network must be there.
+        precision: ``bfloat16`` for mixed precision, or ``float32``.
+        standardization: mean and standard deviation of the network's input.
+    """
+
+    device: torch.device
+    precision: str
+    standardization: InputInfo
+
 
 def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) -> Run:
-    """Train one session, or go on with it where it stopped, and write its tables to ``run_dir``.
+    """Train one session, or resume it where it stopped, and write its tables to ``run_dir``.
 
     Each epoch trains on the augmented training photos (paper, section 3), then evaluates the validation
-    photos twice: clean, and augmented as the paper measured. Every random draw is keyed by the seed, the
-    epoch and the photo, so that a checkpoint needs no generator's state.
+    photos twice: clean, and augmented as in the paper. Every random draw is keyed by the seed, the epoch and the
+    photo, so that a checkpoint needs no generator state.
 
     Args:
         experiment: the settings.
-        photos: what to train on.
-        run_dir: gets metrics.csv, predictions.csv, repeats.csv, run.json, last.pt and best.pt.
+        photos: the data set.
+        run_dir: gets metrics.csv, predictions.csv, repeats.csv, augmented.csv, run.json, last.pt and best.pt.
 
     Returns:
         The run's tables, as written.
@@ -58,17 +80,16 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
             is at work in it, or the loss is no longer finite.
     """
     with alone(make_folder(run_dir) / ".lock", run_dir):
-        for leftover in run_dir.glob(".*.part"):  # of a process that was killed
+        for leftover in run_dir.glob(".*.part"):  # from a process that was killed
             leftover.unlink()
         return _train_and_evaluate(experiment, photos, run_dir)
 
 
 def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) -> Run:
-    keep_freed_memory()
     device = pick_device(experiment.device)
     precision = pick_precision(experiment.precision, device)
     weights = load_weights(experiment.weights, experiment.model)
-    parts = split(photos, experiment.split_seed)
+    indices = split(photos, experiment.split_seed)
     loader = pick_loader(experiment, photos, device)
 
     torch.manual_seed(experiment.seed)
@@ -77,12 +98,13 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     optimizer = SGD(model.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum)
     scheduler = StepLR(optimizer, step_size=experiment.lr_step, gamma=experiment.lr_factor)
 
-    info = describe_run(experiment, photos, parts, weights, device, precision)
+    info = describe_run(experiment, photos, indices, weights, model, device, precision)
+    computation = Computation(device, precision, info.input)
     progress = read_last(run_dir, info, model, optimizer, scheduler)
     history, logits, info = progress.history, progress.logits, info.model_copy(update={"earlier": progress.earlier})
     finished = is_finished(run_dir)
     if len(history) == experiment.epochs and finished:
-        return read_run(run_dir)  # run.json goes on saying where it was computed
+        return read_run(run_dir)  # run.json keeps saying where it was computed
     if not history and finished:
         raise UserError(f"{run_dir} holds a finished run without its checkpoints. Choose another folder, or --force.")
     if not history:
@@ -92,23 +114,22 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
 
     for epoch in range(len(history), experiment.epochs):
         learning_rate = scheduler.get_last_lr()[0]
-        # dropout, in networks that have it, is the one draw left to torch's own generator
-        torch.manual_seed((experiment.seed << 32) + epoch)
+        torch.manual_seed(dropout_seed(experiment.seed, epoch))
         try:
-            with PhotoBar(f"epoch {epoch}", len(parts.train) + 2 * len(parts.validation)) as bar:
+            with PhotoBar(f"epoch {epoch}", len(indices.train) + 2 * len(indices.validation)) as bar:
                 begun = perf_counter()
                 train_loss, train_acc = train_epoch(
-                    model, optimizer, bar.over(loader.training(parts.train, epoch)), device, precision
+                    model, optimizer, bar.over(loader.training(indices.train, epoch)), computation
                 )
                 trained = perf_counter()
-                logits, labels = predict(model, bar.over(loader.clean(parts.validation)), device, precision)
-                augmented = predict(model, bar.over(loader.augmented(parts.validation, epoch)), device, precision)
+                logits, labels = predict(model, bar.over(loader.clean(indices.validation)), computation)
+                augmented = predict(model, bar.over(loader.augmented(indices.validation, epoch)), computation)
                 evaluated = perf_counter()
             val_loss, val_acc = score(logits, labels)
             val_aug_loss, val_aug_acc = score(*augmented)
         except FloatingPointError as error:
             raise UserError(
-                f"Training has gone wrong in epoch {epoch}: {error}, at learning rate {learning_rate:g}. The "
+                f"Training has failed in epoch {epoch}: {error}, at learning rate {learning_rate:g}. The "
                 "epochs before it are kept. Begin again with a smaller learning_rate or in float32: with --force, or "
                 "as another session."
             ) from error
@@ -131,48 +152,69 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
         history.append(row)
         write_metrics(run_dir / "metrics.csv", history)
         write_last(run_dir, info, model, optimizer, scheduler, history, logits)
-        print(epoch_line(row, experiment.epochs), flush=True)  # what is said is kept
+        print(epoch_line(row, experiment.epochs), flush=True)  # printed only once it is saved
 
-    names = [photos.paths[index] for index in parts.validation]
-    probabilities = softmax(logits, dim=1).numpy()
-    write_predictions(
-        run_dir / "predictions.csv", names, photos.labels[parts.validation], probabilities, photos.classes
-    )
-    with PhotoBar("repeats", experiment.repeats * len(parts.validation)) as bar:
-        views = (
-            loader.augmented(parts.validation, experiment.epochs + number) for number in range(experiment.repeats)
-        )
-        repeats = [score(*predict(model, bar.over(batches), device, precision))[1] for batches in views]
+    names, labels = [photos.paths[index] for index in indices.validation], photos.labels[indices.validation]
+    write_predictions(run_dir / "predictions.csv", names, labels, softmax(logits, dim=1).numpy(), photos.classes)
+    repeats, correct = evaluate_repeatedly(model, loader, indices.validation, computation)
     write_repeats(run_dir / "repeats.csv", repeats)
+    write_augmented(run_dir / "augmented.csv", names, correct)
     write_info(run_dir, info.model_copy(update={"finished": True}))
     return read_run(run_dir)
 
 
+def dropout_seed(seed: int, epoch: int) -> int:
+    """The seed of torch's own generator in an epoch: it draws dropout, in networks that have it, and nothing else.
+
+    On the CPU, torch uses the low 32 bits of a seed only: here they depend on all of (seed, epoch).
+    """
+    key = np.random.SeedSequence((seed, epoch, 0, DROPOUT_STREAM))
+    return int(key.generate_state(1, np.uint64)[0])
+
+
+def evaluate_repeatedly(
+    model: nn.Module, loader: Loader, validation: np.ndarray, computation: Computation
+) -> tuple[list[float], np.ndarray]:
+    """Evaluate the last network on the validation photos, newly augmented each time, as often as the settings say.
+
+    Returns:
+        The accuracy of each evaluation, and in how many of them each photo was right: int64 (n,).
+    """
+    accuracies, correct = [], np.zeros(len(validation), np.int64)
+    experiment = loader.experiment
+    with PhotoBar("repeats", experiment.repeats * len(validation)) as bar:
+        for number in range(experiment.repeats):
+            views = bar.over(loader.augmented(validation, experiment.epochs + number))
+            logits, labels = predict(model, views, computation)
+            accuracies.append(score(logits, labels)[1])
+            correct += (logits.argmax(dim=1) == labels).numpy()
+    return accuracies, correct
+
+
 def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, device: torch.device, precision: str
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, computation: Computation
 ) -> tuple[float, float]:
-    """One pass of gradient steps; the mean loss and accuracy of the network as it changed.
+    """One pass of gradient steps; mean loss and accuracy of the network as it changes.
 
     Args:
-        model: on ``device``.
-        optimizer: of its parameters.
+        model: the network.
+        optimizer: updates its parameters.
         batches: uint8 images (n, size, size, 3) and int64 labels (n,).
-        device: where to compute.
-        precision: ``bfloat16`` for the network's products in mixed precision, or ``float32``.
+        computation: device, precision and input standardization.
 
     Returns:
         Mean cross-entropy and accuracy over all photos; exact, also with a short last batch.
 
     Raises:
-        FloatingPointError: the loss of a batch is not finite. It is found when the pass is over: to ask for each
+        FloatingPointError: a batch's loss is not finite. This is noticed when the pass is over: asking after each
             batch would make a GPU wait.
     """
     set_training(model)
-    losses, sizes, correct = [], [], torch.zeros((), device=device)
+    losses, sizes, correct = [], [], torch.zeros((), device=computation.device)
     for images, labels in batches:
-        images, labels = images.to(device), labels.to(device)
-        with mixed_precision(device, precision):
-            logits = model(normalize(images)).float()
+        images, labels = images.to(computation.device), labels.to(computation.device)
+        with mixed_precision(computation.device, computation.precision):
+            logits = model(normalize(images, computation.standardization)).float()
         loss = cross_entropy(logits, labels)
         optimizer.zero_grad()
         loss.backward()
@@ -188,19 +230,17 @@ def train_epoch(
 
 
 @torch.inference_mode()
-def predict(
-    model: nn.Module, batches: Batches, device: torch.device, precision: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels of all photos, in evaluation mode.
+def predict(model: nn.Module, batches: Batches, computation: Computation) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels for all photos, in evaluation mode.
 
     Returns:
         float32 logits (n, classes) and int64 labels (n,), on the CPU.
     """
     model.eval()
     outputs, targets = [], []
-    with mixed_precision(device, precision):
+    with mixed_precision(computation.device, computation.precision):
         for images, labels in batches:
-            outputs.append(model(normalize(images.to(device))).float())
+            outputs.append(model(normalize(images.to(computation.device), computation.standardization)).float())
             targets.append(labels)
     return torch.cat(outputs).cpu(), torch.cat(targets).cpu()
 
@@ -218,7 +258,7 @@ def score(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
 
 
 def epoch_line(row: EpochMetrics, epochs: int) -> str:
-    """What is printed of an epoch."""
+    """What is printed after an epoch."""
     return (
         f"epoch {row.epoch:2d} of {epochs}: "
         f"train loss {row.train_loss:.3f} acc {row.train_acc:.3f}, "

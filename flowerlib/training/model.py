@@ -1,7 +1,8 @@
-"""The network: a torchvision classifier with pre-trained weights and a new head."""
+"""The network: a torchvision classifier or EfficientNet-Lite0, with pre-trained weights and a new head."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from dataclasses import dataclass
@@ -9,18 +10,22 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 from torchvision.models import get_model, get_model_weights, list_models
 
 from flowerlib.errors import LONGEST, UserError, brief
 from flowerlib.experiment import Experiment, did_you_mean
 from flowerlib.files import is_text
-from flowerlib.runs import WeightsInfo
+from flowerlib.runs import InputInfo, ModelInfo, WeightsInfo
+from flowerlib.training import lite0
 
-WAYS_OUT = (
-    "Name a local file or folder with --weights (or FLOWERLIB_WEIGHTS), or start from random weights with "
+LITE0 = "efficientnet_lite0"
+ALTERNATIVES = (
+    "You can name a local file or folder with --weights (or FLOWERLIB_WEIGHTS), or start from random weights with "
     "--weights none."
 )
+WITHOUT_DOWNLOAD = f"Use --set model={LITE0}: its ImageNet weights are installed with flowerlib. {ALTERNATIVES}"
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,9 @@ class Weights:
     """Initial weights.
 
     Attributes:
-        info: for run.json: source (``imagenet`` means torchvision's IMAGENET1K_V1, hash checked; ``file`` or
-            ``none``), and for a file its name, its SHA-256 and what the text beside it (``resnet18.txt`` beside
-            ``resnet18.pth``) says they were trained on.
+        info: for run.json: the source (``imagenet``: torchvision's IMAGENET1K_V1, or for EfficientNet-Lite0 the
+            installed package's file, known by its hash; ``file`` or ``none``), and for a file its name, its SHA-256
+            and what they were trained on, as the text beside it says (``resnet18.txt`` beside ``resnet18.pth``).
         state_dict: tensors by name; empty for ``none``.
     """
 
@@ -38,22 +43,36 @@ class Weights:
     state_dict: dict[str, torch.Tensor]
 
 
+def new_network(name: str, classes: int) -> nn.Module:
+    """A network with random weights: torchvision's of that name, or EfficientNet-Lite0.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    return lite0.EfficientNetLite0(classes) if name == LITE0 else get_model(name, num_classes=classes)
+
+
+def standardization(name: str) -> InputInfo:
+    """Mean and standard deviation that the weights of a network expect its input to be standardized by."""
+    return InputInfo(mean=(127 / 255,) * 3, std=(128 / 255,) * 3) if name == LITE0 else InputInfo()
+
+
 def build_model(name: str, classes: int, weights: Weights, freeze: bool = False) -> nn.Module:
-    """Build a classifier for ``classes`` classes; the head is new, all else comes from ``weights``.
+    """Build a classifier for ``classes`` classes with a new head; everything else comes from ``weights``.
 
     The head's random start comes from torch's global generator.
 
     Args:
-        name: a torchvision classifier whose last layer is linear.
+        name: a torchvision classifier whose last layer is linear, or ``efficientnet_lite0``.
         classes: number of classes.
-        weights: from `load_weights`; a head of any width in them is dropped.
-        freeze: only the head is to be trained.
+        weights: from `load_weights`; a head in them, of any width, is dropped.
+        freeze: train the head only.
 
     Raises:
-        UserError: there is no such network, it has no single linear head, or the weights are another network's.
+        UserError: there is no such network, it has no single linear head, or the weights belong to another network.
     """
     _refuse_unknown(name)
-    model = get_model(name, weights=None)
+    model = lite0.EfficientNetLite0() if name == LITE0 else get_model(name, weights=None)
     linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear or hasattr(model, "aux_logits"):
         raise UserError(f"{name} does not end in one linear layer that could be replaced. Try resnet18 or resnet34.")
@@ -67,8 +86,21 @@ def build_model(name: str, classes: int, weights: Weights, freeze: bool = False)
     return model
 
 
+def describe_model(model: nn.Module, image_size: int) -> ModelInfo:
+    """Count a network's parameters, those that are trained, and the multiply-adds for one picture."""
+    without_values = copy.deepcopy(model).to("meta").eval()  # operations are counted by shape, nothing is computed
+    with FlopCounterMode(display=False) as counter:
+        without_values(torch.empty(1, 3, image_size, image_size, device="meta"))
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return ModelInfo(
+        parameters=sum(size for size, _ in sizes),
+        trained=sum(size for size, trained in sizes if trained),
+        multiply_adds=counter.get_total_flops() // 2,
+    )
+
+
 def set_training(model: nn.Module) -> None:
-    """Training mode, except for what is frozen: its batch norm keeps to the means that it has learned."""
+    """Switch to training mode, except for what is frozen: batch norm keeps its running means there."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
@@ -77,7 +109,7 @@ def set_training(model: nn.Module) -> None:
 
 
 def check_model(experiment: Experiment, classes: int, weights: Weights) -> nn.Module:
-    """Build a session's network and send one picture through it.
+    """Build a session's network and run it on one picture.
 
     Returns:
         The network.
@@ -85,7 +117,7 @@ def check_model(experiment: Experiment, classes: int, weights: Weights) -> nn.Mo
     Raises:
         UserError: the network can't be built, or can't take pictures of this size.
     """
-    model = build_model(experiment.model, classes, weights).eval()
+    model = build_model(experiment.model, classes, weights, experiment.freeze).eval()
     side = experiment.image_size
     try:
         with torch.inference_mode():
@@ -99,9 +131,12 @@ def check_model(experiment: Experiment, classes: int, weights: Weights) -> nn.Mo
 
 
 def _refuse_unknown(name: str) -> None:
-    known = list_models(module=models)  # its classifiers, without detection, segmentation and video
+    # torchvision's classifiers, without its networks for detection, segmentation and video
+    known = [*list_models(module=models), LITE0]
     if name not in known:
-        raise UserError(f"model must be a torchvision classifier, not '{brief(name)}'.{did_you_mean(name, known)}")
+        raise UserError(
+            f"model must be a torchvision classifier or {LITE0}, not '{brief(name)}'.{did_you_mean(name, known)}"
+        )
 
 
 def _load_backbone(
@@ -112,21 +147,24 @@ def _load_backbone(
     wrong = [key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)]
     if wrong:
         raise UserError(
-            f"The weights file {file} is not of a {name}: {len(wrong)} of {len(expected)} tensors are "
-            f"missing, unknown or of another shape, for example '{brief(min(wrong))}'. {WAYS_OUT}"
+            f"The weights in {file} do not fit {name}: {len(wrong)} of its {len(expected)} tensors are "
+            f"missing, unknown or of another shape, for example '{brief(min(wrong))}'. {ALTERNATIVES}"
         )
     try:
         model.load_state_dict(backbone, strict=False)
-    except RuntimeError as error:  # of the right shape, but sparse, say
-        raise UserError(f"The weights of {file} can't be put into a {name} ({brief(error)}). {WAYS_OUT}") from error
+    except RuntimeError as error:  # the right shape, but sparse, for example
+        raise UserError(
+            f"The weights in {file} can't be loaded into {name} ({brief(error)}). {ALTERNATIVES}"
+        ) from error
 
 
 def load_weights(source: str, model: str) -> Weights:
     """Find and read the initial weights.
 
     Args:
-        source: ``none``; ``imagenet``: a file of FLOWERLIB_WEIGHTS where that is set, else torchvision's
-            download; or a state_dict file, or a folder of ``<model>.pth``.
+        source: ``none``; ``imagenet``: the file in FLOWERLIB_WEIGHTS where that is set, else torchvision's download,
+            and for EfficientNet-Lite0 always the installed package's file; or a state_dict file, or a folder with
+            ``<model>.pth``.
         model: the network's name.
 
     Raises:
@@ -135,6 +173,8 @@ def load_weights(source: str, model: str) -> Weights:
     _refuse_unknown(model)
     if source == "none":
         return Weights(WeightsInfo(source="none", file=None, sha256=None), {})
+    if source == "imagenet" and model == LITE0:
+        return _installed()
     folder = os.environ.get("FLOWERLIB_WEIGHTS")
     if source == "imagenet" and not folder:
         return _imagenet(model)
@@ -142,28 +182,43 @@ def load_weights(source: str, model: str) -> Weights:
     return _read_file(_weights_file(Path(path), model), model)
 
 
+def _installed() -> Weights:
+    try:
+        path = lite0.weights_path()
+    except ImportError as error:
+        raise UserError(
+            f"The package with ImageNet's weights for {LITE0} is not installed ({brief(error)}). Run make env."
+        ) from error
+    return _read_file(Path(path), LITE0)
+
+
 def _imagenet(model: str) -> Weights:
     url = _imagenet_url(model)
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     try:
         torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except Exception as error:  # of the network, of the disk, or PyTorch's nearly any of a damaged file
+    except Exception as error:  # of the network or the disk; on a damaged file PyTorch raises nearly anything
         raise UserError(
-            f"ImageNet's weights of {model} could not be downloaded from {url} ({brief(error)}). {WAYS_OUT}"
+            f"ImageNet's weights for {model} could not be downloaded from {url} ({brief(error)}). {WITHOUT_DOWNLOAD}"
         ) from error
     return _read_file(path, model)
 
 
 def _imagenet_url(model: str) -> str:
     known = get_model_weights(model)
-    return getattr(known, "IMAGENET1K_V1", known.DEFAULT).url  # a few networks have only later ones
+    return getattr(known, "IMAGENET1K_V1", known.DEFAULT).url  # a few networks have later versions only
+
+
+def _imagenet_hash(model: str) -> str:
+    """How the SHA-256 of a network's ImageNet weights begins: in torchvision, its files are named for it."""
+    return lite0.WEIGHTS_HASH if model == LITE0 else _imagenet_url(model).removesuffix(".pth").rsplit("-", 1)[1]
 
 
 def _weights_file(path: Path, model: str) -> Path:
-    # unlike pathlib's, these two take a path that is too long, or may not be read, for one that isn't there
+    # unlike pathlib, os.path treats a path that is too long, or may not be read, as one that does not exist
     file = path / f"{model}.pth" if os.path.isdir(path) else path
     if not os.path.isfile(file):
-        raise UserError(f"There is no weights file {file}. {WAYS_OUT}")
+        raise UserError(f"There is no weights file {file}. {ALTERNATIVES}")
     return file
 
 
@@ -173,15 +228,16 @@ def _read_file(path: Path, model: str) -> Weights:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on a damaged file PyTorch's reader raises nearly anything
         raise UserError(
-            f"The weights file {path} can't be read as a PyTorch state_dict ({brief(error)}). {WAYS_OUT}"
+            f"The weights file {path} can't be read as a PyTorch state_dict ({brief(error)}). {ALTERNATIVES}"
         ) from error
     if not isinstance(state_dict, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state_dict.items()
     ):
-        raise UserError(f"The weights file {path} is no state_dict of tensors by name. {WAYS_OUT}")
-    # torchvision's file names end in the first eight digits of the file's hash: resnet18-f37072fd.pth
-    genuine = digest.startswith(_imagenet_url(model).removesuffix(".pth").rsplit("-", 1)[1])
+        raise UserError(f"The weights file {path} is not a state_dict: names with a tensor each. {ALTERNATIVES}")
+    genuine = digest.startswith(_imagenet_hash(model))
     source, trained_on = ("imagenet", "ImageNet") if genuine else ("file", _trained_on(path.with_suffix(".txt")))
+    if model == LITE0:
+        state_dict = lite0.rename(state_dict)
     return Weights(WeightsInfo(source=source, file=path.name, sha256=digest, trained_on=trained_on), state_dict)
 
 
@@ -192,11 +248,11 @@ def _trained_on(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"What {path} says of the weights can't be read ({brief(error)}). Mend or remove it."
+            f"{path}, which describes the weights, can't be read ({brief(error)}). Correct or remove it."
         ) from error
     if not is_text(text) or not 0 < len(text) <= LONGEST:
         raise UserError(
-            f"{path} must say in one line, of {LONGEST} characters at most, what the weights were trained on. Mend "
+            f"{path} must say in one line of at most {LONGEST} characters what the weights were trained on. Correct "
             "or remove it."
         )
     return text

@@ -11,13 +11,15 @@ import torch
 from captum.attr import LayerGradCam
 from torch import nn
 from torch.nn.functional import interpolate
-from torchvision.models import ResNet, get_model
+from torchvision.models import ResNet
 
 from flowerlib.data.photos import PhotoSet
 from flowerlib.errors import UserError, brief
-from flowerlib.runs import LAST, Run
+from flowerlib.runs import LAST, InputInfo, Run
 from flowerlib.training.augment import centre_crop, normalize
 from flowerlib.training.checkpoint import read_checkpoint
+from flowerlib.training.lite0 import EfficientNetLite0
+from flowerlib.training.model import new_network
 
 
 @dataclass(frozen=True)
@@ -28,53 +30,60 @@ class Trained:
         network: in evaluation mode, on the CPU.
         classes: names, in the order of the network's outputs.
         image_size: side of its input, in pixels.
+        standardization: mean and standard deviation of its input.
     """
 
     network: nn.Module
     classes: list[str]
     image_size: int
+    standardization: InputInfo
 
 
 def read_best(path: Path) -> Trained:
     """Read a best.pt.
 
     Raises:
-        UserError: it can't be read, or is none.
+        UserError: it can't be read, or is another kind of file.
     """
     checkpoint = read_checkpoint(path)
     try:
-        network = get_model(checkpoint["model"], num_classes=len(checkpoint["classes"]))
+        network = new_network(checkpoint["model"], len(checkpoint["classes"]))
         network.load_state_dict(checkpoint["state_dict"])
-        return Trained(network.eval(), list(checkpoint["classes"]), int(checkpoint["image_size"]))
+        recorded = {key: tuple(checkpoint[key]) for key in ("mean", "std") if key in checkpoint}  # else ImageNet's
+        return Trained(
+            network.eval(), list(checkpoint["classes"]), int(checkpoint["image_size"]), InputInfo(**recorded)
+        )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is no best.pt of a session: {brief(error)}.") from error
+        raise UserError(f"{path} is not the best.pt of a session: {brief(error)}.") from error
 
 
 def load_network(run: Run) -> nn.Module:
-    """The network of a run's last epoch, which wrote predictions.csv: on the CPU, in evaluation mode.
+    """The network after a run's last epoch, which wrote predictions.csv: on the CPU, in evaluation mode.
 
     Raises:
-        UserError: last.pt is missing, damaged, or of other predictions.
+        UserError: last.pt is missing or damaged, or belongs to other predictions.
     """
     path = run.folder / LAST
     checkpoint = read_checkpoint(path)
     probabilities = torch.from_numpy(run.predictions[run.classes].to_numpy(np.float32))
     try:
-        network = get_model(run.info.settings.model, num_classes=len(run.classes))
+        network = new_network(run.info.settings.model, len(run.classes))
         network.load_state_dict(checkpoint["model"])
         if not torch.allclose(checkpoint["logits"].softmax(dim=1), probabilities, atol=1e-4):
-            raise ValueError("predictions.csv is of another epoch or run")
+            raise ValueError("predictions.csv belongs to another epoch or run")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} doesn't hold the network of {run.name} ({brief(error)}).") from error
     return network.eval()
 
 
 def last_map(network: nn.Module) -> nn.Module | None:
-    """The module that gives a network's last map of features; None for all but torchvision's ResNets.
+    """The module that outputs a network's last feature maps; None except for ResNets and EfficientNet-Lite0.
 
-    Other networks have none (vision transformers), or none that a name common to them all would find.
+    Other networks have none (vision transformers), or no name in common by which it could be found.
     """
-    return network.layer4 if isinstance(network, ResNet) else None
+    if isinstance(network, ResNet):
+        return network.layer4
+    return network.act2 if isinstance(network, EfficientNetLite0) else None
 
 
 def clean_views(photos: PhotoSet, names: Iterable[str], size: int) -> np.ndarray:
@@ -88,22 +97,25 @@ def clean_views(photos: PhotoSet, names: Iterable[str], size: int) -> np.ndarray
     return np.stack([centre_crop(photos.read(photos.paths.index(name)), size) for name in names])
 
 
-def heat_maps(network: nn.Module, layer: nn.Module, views: np.ndarray, targets: Sequence[int]) -> np.ndarray:
-    """How much each place of a picture speaks for a class: Grad-CAM.
+def heat_maps(
+    network: nn.Module, layer: nn.Module, views: np.ndarray, targets: Sequence[int], standardization: InputInfo
+) -> np.ndarray:
+    """How strongly each place in a picture speaks for a class: Grad-CAM.
 
     Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization"
     (2017); computed by Captum.
 
     Args:
         network: in evaluation mode.
-        layer: a module of it that gives maps of features, (n, channels, height, width).
-        views: uint8 (n, size, size, 3), as `clean_views` gives them.
+        layer: a module of it that outputs feature maps, (n, channels, height, width).
+        views: uint8 (n, size, size, 3), as `clean_views` returns them.
         targets: n class indices.
+        standardization: of the network's input.
 
     Returns:
         float32 (n, size, size): 1 at each picture's strongest place, 0 where nothing speaks for the class.
     """
-    inputs = normalize(torch.from_numpy(views))
+    inputs = normalize(torch.from_numpy(views), standardization)
     maps = LayerGradCam(network, layer).attribute(inputs, target=torch.tensor(targets), relu_attributions=True)
     maps = interpolate(maps.detach(), size=inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     strongest = maps.amax(dim=(1, 2), keepdim=True)

@@ -1,4 +1,4 @@
-"""run.json at the start of a session: what it is given, and what computes it."""
+"""run.json at the start of a session: its inputs, and what computes it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
+from torch import nn
 
 from flowerlib.data.photos import PhotoSet, Split
 from flowerlib.experiment import Experiment
 from flowerlib.files import PROJECT
 from flowerlib.runs import DatasetInfo, RunInfo, SplitInfo
+from flowerlib.training.augment import DRAWS
 from flowerlib.training.device import describe_device
-from flowerlib.training.model import Weights
+from flowerlib.training.model import Weights, describe_model, standardization
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")  # those that can change a result
 
 
 def describe_run(
-    experiment: Experiment, photos: PhotoSet, parts: Split, weights: Weights, device: torch.device, precision: str
+    experiment: Experiment,
+    photos: PhotoSet,
+    split_indices: Split,
+    weights: Weights,
+    model: nn.Module,
+    device: torch.device,
+    precision: str,
 ) -> RunInfo:
-    """run.json for a run that has not finished; device, versions and commit are this process's."""
+    """run.json for a run that has not finished; device, versions and commit are those of this process."""
     counts = np.bincount(photos.labels, minlength=len(photos.classes)).tolist()
     return RunInfo(
         format=2,
@@ -36,9 +44,16 @@ def describe_run(
             fingerprint=photos.fingerprint,
             skipped=photos.skipped,
         ),
-        split=SplitInfo(train=len(parts.train), validation=len(parts.validation), fingerprint=parts.fingerprint),
+        split=SplitInfo(
+            train=len(split_indices.train),
+            validation=len(split_indices.validation),
+            fingerprint=split_indices.fingerprint,
+        ),
         weights=weights.info,
         precision=precision,
+        model=describe_model(model, experiment.image_size),
+        input=standardization(experiment.model),
+        draws=DRAWS,
         device=describe_device(device),
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         commit=_commit(),

@@ -1,9 +1,9 @@
-"""Batches made on a GPU that has room for all photos.
+"""Batches computed on a GPU that has room for all photos.
 
-All pixels are sent once. The host only draws; filtering, turning and colouring are batched tensor operations
+All pixels are sent once. The host only draws; resizing, rotation and colour jitter are batched tensor operations
 with the reference's own arithmetic (`flowerlib.training.augment.augment_reference`). The filter's sums are exact in
-float32, so that neither padding nor the batch size changes a view. Nothing here asks the device for a number:
-the host runs ahead of it, and the network never waits for photos.
+float32, so that neither padding nor the batch size changes a view. Nothing here asks the device for a value: the
+host runs ahead of it, and the network never waits for photos.
 """
 
 from __future__ import annotations
@@ -23,67 +23,71 @@ from flowerlib.experiment import Experiment
 from flowerlib.training.augment import Augmentation, centre_box, draw_augmentation
 from flowerlib.training.loader import Loader
 
-AT_ONCE = 128  # photos: the kernels of their views are launched once for four batches of 32
-FIXED = 1 << 16  # Pillow counts pixels in 65,536ths
+PHOTOS_PER_LAUNCH = 128  # the views of this many photos are computed together: four batches of 32
+FIXED_POINT = 1 << 16  # Pillow computes positions in 65,536ths of a pixel
 CENTRE = Augmentation(crop=None, flip=False, angle=0.0, jitter=(), shift=(0, 0))
 
 
 @dataclass(frozen=True)
 class ResidentLoader(Loader):
-    """A `Loader` that keeps the photos on ``device`` and makes the same views there; its batches stay there.
+    """A `Loader` that keeps the photos on ``device`` and computes the same views there; its batches stay there.
 
-    Views differ from the other loader's by rounding alone: they are nearer to the reference.
+    The views differ from the other loader's only by rounding, and are closer to the reference.
     """
 
     device: torch.device
 
     def __post_init__(self):
-        _ = self._pixels  # sent now, not in the first epoch's time
+        _ = self._pixels  # sent now, so that the first epoch's duration doesn't include it
 
-    def augmented(self, indices: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Augmented views in the order given: the paper's validation."""
+    @cached_property
+    def _pixels(self) -> torch.Tensor:
+        # memory-mapped, so that the host never holds all of them
+        pixels = torch.from_numpy(np.memmap(self.photos.pixels.file, np.uint8, mode="c"))
+        return pixels.view(-1, CHANNELS).to(self.device)
 
+    def _augmented_batches(self, batches: Sequence[np.ndarray], epoch: int):
         def draw(index: int) -> Augmentation:
             height, width = self.photos.pixels.sizes[index].tolist()
             return draw_augmentation(self.experiment, epoch, index, width, height)
 
-        return self._made(augment_batch, draw, indices)
+        return self._on_device(augment_batch, draw, batches)
 
-    def clean(self, indices: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Centre crops in the order given."""
-        return self._made(crop_batch, lambda index: CENTRE, indices)
+    def _clean_batches(self, batches: Sequence[np.ndarray]):
+        return self._on_device(crop_batch, lambda index: CENTRE, batches)
 
-    @cached_property
-    def _pixels(self) -> torch.Tensor:
-        # mapped, so that the host never holds them all in memory of its own
-        pixels = torch.from_numpy(np.memmap(self.photos.pixels.file, np.uint8, mode="c"))
-        return pixels.view(-1, CHANNELS).to(self.device)
-
-    def _made(self, make: Callable[..., torch.Tensor], draw: Callable[[int], Augmentation], indices: np.ndarray):
-        size, pixels = self.experiment.batch_size, self.photos.pixels
-        step = size * max(1, AT_ONCE // size)
-        for part in (indices[start : start + step] for start in range(0, len(indices), step)):
-            draws = [draw(int(index)) for index in part]
-            views = pack(draws, pixels.starts[part], pixels.sizes[part], self.experiment.image_size)
+    def _on_device(
+        self,
+        compute: Callable[..., torch.Tensor],
+        draw: Callable[[int], Augmentation],
+        batches: Sequence[np.ndarray],
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        pixels, together = self.photos.pixels, max(1, PHOTOS_PER_LAUNCH // self.experiment.batch_size)
+        for start in range(0, len(batches), together):
+            group = batches[start : start + together]
+            indices = np.concatenate(group)
+            draws = [draw(int(index)) for index in indices]
+            views = pack(draws, pixels.starts[indices], pixels.sizes[indices], self.experiment.image_size)
             padded = views.windows.max(axis=0).tolist()
             sent = Views(*(_send(column, self.device) for column in views))
-            images = make(self._pixels, sent, padded, self.experiment.image_size)
-            labels = _send(self.photos.labels[part], self.device)
-            yield from zip(images.split(size), labels.split(size), strict=True)
+            images = compute(self._pixels, sent, padded, self.experiment.image_size)
+            labels = _send(self.photos.labels[indices], self.device)
+            sizes = [len(batch) for batch in group]
+            yield from zip(images.split(sizes), labels.split(sizes), strict=True)
 
 
 class Views(NamedTuple):
-    """What is done to n photos, a row each: packed as arrays, used as tensors.
+    """What is done to n photos, one row each: packed as arrays, used as tensors.
 
     Attributes:
         windows: int64 (n, 2): height and width of the part of the photo that is read, in pixels.
-        origins: int64 (n,): its first pixel, counted through all photos.
-        strides: int64 (n,): pixels from one row of it to the next.
-        boxes: float64 (n, 2, 2): down and right, where in the window the crop begins and how long it is.
+        origins: int64 (n,): the window's first pixel, counted through all photos.
+        strides: int64 (n,): pixels from one row of the window to the next.
+        boxes: float64 (n, 2, 2): vertically and horizontally, where in the window the crop begins, and its length.
         turns: int64 (n, 2, 3): flip and rotation, as `_moved` takes them.
-        blends: float32 (n, 6, 3): three blends before the hue and three after, as `_blended` takes them.
-        hues: float32 (n,): hue's shift in 255ths of the circle; NaN: none.
-        shifts: int64 (n, 2, 3): the last shift, as `_moved` takes it.
+        blends: float32 (n, 6, 3): three blends before the hue shift and three after, as `_blended` takes them.
+        hues: float32 (n,): the hue shift in 255ths of the colour circle; NaN for none.
+        shifts: int64 (n, 2, 3): the final shift, as `_moved` takes it.
     """
 
     windows: np.ndarray | torch.Tensor
@@ -97,32 +101,32 @@ class Views(NamedTuple):
 
 
 def pick_loader(experiment: Experiment, photos: PhotoSet, device: torch.device) -> Loader:
-    """The loader of a device: on it where the photos fit, in threads of the host otherwise."""
+    """The loader for a device: on the device if the photos fit there, otherwise in threads on the host."""
     if fits(experiment, photos, device):
         return ResidentLoader(experiment, photos, device)
-    return Loader(experiment, photos)
+    return Loader(experiment, photos, give_way=device.type == "cpu")
 
 
 def fits(experiment: Experiment, photos: PhotoSet, device: torch.device) -> bool:
-    """Whether a device has room for the photos and for making views of them.
+    """Whether a device has room for the photos and for computing their views.
 
-    They may take half of what is free; the other half is the network's. Always false of other devices than
-    CUDA's: there the threads are faster.
+    They may take half of what is free; the other half is for the network. Always false except on CUDA: on other
+    devices the threads are faster.
     """
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
     largest = int(photos.pixels.sizes.max(axis=0).prod())
-    # bytes at the peak: for each pixel that is read, and for each that is made
-    working = max(AT_ONCE, experiment.batch_size) * (40 * largest + 100 * experiment.image_size**2)
+    # peak memory in bytes, for each pixel that is read and each that is computed
+    working = max(PHOTOS_PER_LAUNCH, experiment.batch_size + 1) * (40 * largest + 100 * experiment.image_size**2)
     return int(photos.pixels.starts[-1]) + working < free / 2
 
 
 def pack(draws: Sequence[Augmentation], starts: np.ndarray, sizes: np.ndarray, size: int) -> Views:
-    """Put the draws of n photos into arrays.
+    """Pack the draws for n photos into arrays.
 
     Args:
-        draws: one augmentation a photo.
+        draws: one augmentation per photo.
         starts: where each photo begins in the cache, in bytes: int64 (n,).
         sizes: height and width of each photo: int64 (n, 2).
         size: side of the views, in pixels.
@@ -141,12 +145,12 @@ def pack(draws: Sequence[Augmentation], starts: np.ndarray, sizes: np.ndarray, s
         turns=_turns(draws, size),
         blends=np.stack([blends for blends, _ in jitters]),
         hues=np.array([hue for _, hue in jitters], np.float32),
-        shifts=FIXED * np.moveaxis(np.array([[one, zero, -right], [zero, one, -down]]), -1, 0),
+        shifts=FIXED_POINT * np.moveaxis(np.array([[one, zero, -right], [zero, one, -down]]), -1, 0),
     )
 
 
 def _place(crop: tuple[int, int, int, int] | None, height: int, width: int, size: int) -> list[tuple]:
-    """Down and right: the window's first pixel and length, and where in it the crop begins and how long it is."""
+    """Vertically and horizontally: the window's first pixel and length, where in it the crop begins, its length."""
     if crop:
         top, left, crop_height, crop_width = crop
         return [(top, crop_height, 0, crop_height), (left, crop_width, 0, crop_width)]
@@ -166,23 +170,24 @@ def _turns(draws: Sequence[Augmentation], size: int) -> np.ndarray:
     cosine, sine, centre = np.cos(angles), np.sin(angles), size / 2
     source = np.array(
         [
-            # of a pixel's centre, hence the halves
+            # the source of a pixel's centre, hence the halves
             [cosine, -sine, centre * (1 - cosine + sine) + (cosine - sine) / 2],
             [sine, cosine, centre * (1 - cosine - sine) + (sine + cosine) / 2],
         ]
     )
-    turns = np.floor(np.moveaxis(source, -1, 0) * FIXED + 0.5).astype(np.int64)
+    turns = np.floor(np.moveaxis(source, -1, 0) * FIXED_POINT + 0.5).astype(np.int64)
     flipped = [draw.flip for draw in draws]
-    turns[flipped, 0] = [0, 0, size * FIXED - 1] - turns[flipped, 0]  # pixel i becomes size - 1 - i
+    turns[flipped, 0] = [0, 0, size * FIXED_POINT - 1] - turns[flipped, 0]  # pixel i becomes size - 1 - i
     return turns
 
 
 def _ordered(jitter: tuple[tuple[str, float], ...]) -> tuple[np.ndarray, float]:
-    """An image's six blends and its hue.
+    """An image's six blends and its hue shift.
 
-    Brightness, contrast and saturation are one operation, a blend, with three things to blend with. So hue
-    alone must be at its place among them, and images of all orders go through the same operations: those that
-    an image doesn't need blend it with nothing.
+    Brightness, contrast and saturation are the same operation: a blend with black, with the mean grey or with the
+    grey image. Only the hue shift is different, so that images with the four in any order go through the same
+    sequence of operations: three blends, the hue shift, three blends. Those that an image doesn't need change
+    nothing.
     """
     blends, hue, place = np.tile(np.float32([1, 0, 0]), (6, 1)), math.nan, 0
     for name, amount in jitter:
@@ -195,7 +200,7 @@ def _ordered(jitter: tuple[tuple[str, float], ...]) -> tuple[np.ndarray, float]:
 
 
 def _send(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy on the device; on CUDA from pinned, contiguous memory, the one kind for which the host doesn't wait."""
+    """A copy on the device; for CUDA from pinned, contiguous memory, without which the host would wait."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":
         tensor = tensor.pin_memory()
@@ -203,12 +208,12 @@ def _send(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def augment_batch(pixels: torch.Tensor, views: Views, padded: Sequence[int], size: int) -> torch.Tensor:
-    """Apply packed augmentations to photos on any device with float64.
+    """Apply packed augmentations, on any device that has float64.
 
     Args:
-        pixels: of all photos, uint8 (pixels, 3).
-        views: of n photos, on the same device.
-        padded: the windows' largest height and width, so that the device needn't be asked.
+        pixels: those of all photos, uint8 (pixels, 3).
+        views: what to do to n photos, on the same device.
+        padded: the windows' largest height and width, so that the device needn't be asked for them.
         size: side of the result, in pixels.
 
     Returns:
@@ -224,12 +229,12 @@ def augment_batch(pixels: torch.Tensor, views: Views, padded: Sequence[int], siz
 
 
 def crop_batch(pixels: torch.Tensor, views: Views, padded: Sequence[int], size: int) -> torch.Tensor:
-    """`augment_batch` of views that are cropped and not otherwise changed."""
+    """`augment_batch` for views that are only cropped."""
     return _resized(pixels, views, padded, size).byte()
 
 
 def _resized(pixels: torch.Tensor, views: Views, padded: Sequence[int], size: int) -> torch.Tensor:
-    """Crops filtered to (n, size, size, 3): across, then down, each rounded to whole levels, as Pillow does."""
+    """Crops resized to (n, size, size, 3): horizontally, then vertically, both rounded to whole levels."""
     down, right = (
         torch.minimum(torch.arange(padded[axis], device=pixels.device), views.windows[:, axis, None] - 1)
         for axis in range(2)
@@ -238,7 +243,7 @@ def _resized(pixels: torch.Tensor, views: Views, padded: Sequence[int], size: in
     weights_down, weights_right = (
         _triangles(views.windows[:, axis], views.boxes[:, axis], padded[axis], size) for axis in range(2)
     )
-    # evaluation asks for batches within autocast, whose bfloat16 would lose whole grey levels
+    # evaluation asks for batches within autocast, where bfloat16 would lose whole grey levels
     with torch.autocast(pixels.device.type, enabled=False):
         images = torch.einsum("nxw,nhwc->nhxc", weights_right, pixels[places].float())
         images = torch.einsum("nyh,nhxc->nyxc", weights_down, (images + 0.5).floor())
@@ -248,8 +253,8 @@ def _resized(pixels: torch.Tensor, views: Views, padded: Sequence[int], size: in
 def _triangles(lengths: torch.Tensor, boxes: torch.Tensor, taps: int, size: int) -> torch.Tensor:
     """Weights of the antialiased bilinear filter along one axis: float32 (n, size, taps).
 
-    Where it shrinks, the triangle is as much wider. Weights are whole 65,536ths: times 8 bits, every partial
-    sum is exact in float32, so that padding, batching and order of summation change nothing.
+    Where the image shrinks, the triangle is wider by the same factor. Weights are whole 65,536ths: with 8-bit levels
+    every partial sum is exact in float32, so that padding, batching and the order of summation change nothing.
     """
     start, length = boxes[:, :, None, None].unbind(1)
     step = length / size
@@ -261,11 +266,11 @@ def _triangles(lengths: torch.Tensor, boxes: torch.Tensor, taps: int, size: int)
 
 
 def _moved(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-    """Each pixel taken from the one in which its source lies; black where that is outside.
+    """Each pixel taken from the one that contains its source; black where that is outside.
 
     Args:
         images: (n, size, size, 3).
-        sources: x and y of a pixel's source, in 65,536ths, from (column, row, 1): int64 (n, 2, 3).
+        sources: the affine map from (column, row, 1) to x and y of a pixel's source, in 65,536ths: int64 (n, 2, 3).
     """
     count, size = images.shape[:2]
     steps = torch.arange(size, device=images.device)
@@ -292,17 +297,17 @@ def _blended(images: torch.Tensor, blends: torch.Tensor) -> torch.Tensor:
 
 
 def _hue_shifted(images: torch.Tensor, hues: torch.Tensor) -> torch.Tensor:
-    """Hue, saturation and value in 8 bits, as Pillow has them; there the hue is a circle of 256 steps."""
+    """Shift the hue, with hue, saturation and value in 8 bits as in Pillow: the hue is a circle of 256 steps."""
     value, spread = images.amax(dim=-1), images.amax(dim=-1) - images.amin(dim=-1)
-    # single and double precision where Pillow has them: many colours lie on the edge between two of its levels
+    # single and double precision as in Pillow: many colours lie on the boundary between two of its levels
     red, green, blue = ((value[..., None] - images) / spread.clamp(min=1)[..., None]).double().unbind(dim=-1)
     hue = torch.where(green == 0, 2 + red - blue, 4 + green - red)
     hue = torch.where(red == 0, blue - green, hue).float().double()
     hue = (((hue / 6 + 1) % 1).float().double() * 255).floor().float()
     saturation = ((spread / value.clamp(min=1)).double() * 255).floor().float() / 255
     hue = (hue + hues[:, None, None]) % 256
-    # of the six parts of the circle a colour has its value in three, and falls by its saturation in two
-    parts = (hue[..., None] * 6 / 255 + torch.arange(5, 0, -2, device=images.device)) % 6
-    fall = torch.minimum(parts, 4 - parts).clamp(0, 1)
+    # in two of the circle's six sectors a channel has the full value, in two it is lower by the saturation
+    sectors = (hue[..., None] * 6 / 255 + torch.arange(5, 0, -2, device=images.device)) % 6
+    fall = torch.minimum(sectors, 4 - sectors).clamp(0, 1)
     shifted = (value[..., None] * (1 - saturation[..., None] * fall) + 0.5).floor()
     return torch.where(hues.isnan()[:, None, None, None], images, shifted)

@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import pandas as pd
 import pytest
@@ -7,6 +8,7 @@ from flowerlib.bench import speed as bench
 from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
+from flowerlib.training.device import ALLOCATOR_ENVIRONMENT
 
 
 @pytest.mark.parametrize("way", ["course", "reference", "fast", "step", "evaluation", "epoch"])
@@ -51,3 +53,23 @@ def test_the_tables_hold_medians_and_ratios_of_one_run(photo_folder, tmp_path, m
 def test_a_measurement_that_fails_is_named(tmp_path):
     with pytest.raises(UserError, match="our fast path"):
         bench._in_a_process(bench.Case("our fast path", "fast", {}), str(tmp_path / "nowhere"))
+
+
+def test_a_measurement_that_is_killed_is_named(monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
+    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(UserError, match="our fast path failed: exit status -9"):
+        bench._in_a_process(bench.Case("our fast path", "fast", {}), "flowers")
+
+
+def test_our_own_ways_are_measured_with_the_allocator_that_sessions_get(monkeypatch):
+    given = {}
+
+    def run(command, env, **_):
+        given[json.loads(command[3])["way"]] = {name: env.get(name) for name in ALLOCATOR_ENVIRONMENT}
+        return subprocess.CompletedProcess(command, 0, stdout="{}")
+
+    monkeypatch.setattr(bench.subprocess, "run", run)
+    for way in ("fast", "course"):
+        bench._in_a_process(bench.Case(way, way, {}), "flowers")
+    assert given == {"fast": ALLOCATOR_ENVIRONMENT, "course": dict.fromkeys(ALLOCATOR_ENVIRONMENT)}

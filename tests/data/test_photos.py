@@ -16,12 +16,12 @@ from flowerlib.data import photos as dataset
 from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
-from flowerlib.runs import read_run
+from flowerlib.runs import InputInfo, read_run
 from flowerlib.training import loop as train
 from flowerlib.training.loader import Loader
-from flowerlib.training.loop import predict, train_and_evaluate, train_epoch
+from flowerlib.training.loop import Computation, predict, train_and_evaluate, train_epoch
 
-CPU = torch.device("cpu")
+FLOAT32 = Computation(torch.device("cpu"), "float32", InputInfo())
 TURNS = {  # what a camera that writes this EXIF orientation has done to the upright picture
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -109,10 +109,10 @@ def test_odd_photos_go_all_the_way(photo_folder, write, suffix, recwarn):
     loader, everything = Loader(Experiment(image_size=40, batch_size=7), photos), np.arange(len(photos))
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    loss, _ = train_epoch(model, optimizer, loader.training(everything, 0), CPU, "float32")
+    loss, _ = train_epoch(model, optimizer, loader.training(everything, 0), FLOAT32)
     assert np.isfinite(loss)
     for batches in (loader.clean(everything), loader.augmented(everything, 0)):
-        logits, labels = predict(model, batches, CPU, "float32")
+        logits, labels = predict(model, batches, FLOAT32)
         assert logits.isfinite().all()
         assert labels.tolist() == photos.labels.tolist()
     assert not recwarn

@@ -19,6 +19,7 @@ from flowerlib.experiment import Experiment
 from flowerlib.report import gallery
 from flowerlib.report.gallery import heat_maps, last_map, load_network, why_no_gallery, why_no_heatmaps
 from flowerlib.report.statistics import confident_mistakes, outcomes, unsure_hits
+from flowerlib.runs import InputInfo
 from flowerlib.training.augment import centre_crop, normalize
 from flowerlib.training.checkpoint import LAST
 from flowerlib.training.loop import train_and_evaluate
@@ -205,7 +206,7 @@ def test_the_network_is_the_one_that_made_the_predictions(session):
     network = load_network(run)
     views = np.stack([view(photos, photo) for photo in run.predictions["photo"]])
     with torch.inference_mode():
-        probabilities = network(normalize(torch.from_numpy(views))).softmax(dim=1)
+        probabilities = network(normalize(torch.from_numpy(views), run.info.input)).softmax(dim=1)
     np.testing.assert_allclose(probabilities, run.predictions[run.classes], atol=1e-5)
 
 
@@ -232,7 +233,7 @@ class Quadrants(nn.Module):
 @pytest.mark.parametrize("quadrant", range(4))
 def test_the_heat_lies_where_the_network_looks(quadrant):
     network = Quadrants().eval()
-    maps = heat_maps(network, network.features, BRIGHT, [quadrant, 3 - quadrant])
+    maps = heat_maps(network, network.features, BRIGHT, [quadrant, 3 - quadrant], InputInfo())
     assert maps.shape == (2, 32, 32)
     assert maps.max(axis=(1, 2)).tolist() == [1, 1]
     assert maps.min() >= 0
@@ -245,7 +246,7 @@ def test_the_heat_lies_where_the_network_looks(quadrant):
 
 def test_there_is_no_heat_where_nothing_speaks_for_the_class():
     network = Quadrants(sign=-1.0).eval()
-    maps = heat_maps(network, network.features, BRIGHT[:1], [0])
+    maps = heat_maps(network, network.features, BRIGHT[:1], [0], InputInfo())
     assert (maps == 0).all()
 
 
@@ -253,7 +254,8 @@ def test_heat_maps_stand_under_their_photos(session, monkeypatch):
     run, photos = session
     asked = []
 
-    def corner(network, layer, views, targets):
+    def corner(network, layer, views, targets, standardization):
+        assert standardization == run.info.input
         asked.extend(targets)
         heat = np.zeros((len(views), 40, 40), np.float32)
         heat[:, :20, :20] = 1

@@ -13,9 +13,10 @@ from torchvision.transforms import functional as F
 
 from flowerlib.data.photos import load_photos
 from flowerlib.experiment import Experiment
+from flowerlib.runs import InputInfo
 from flowerlib.training.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+    DRAWS,
+    Augmentation,
     augment,
     augment_reference,
     centre_crop,
@@ -46,6 +47,37 @@ def test_a_draw_depends_on_seed_epoch_and_index_alone():
     assert draw == draw_augmentation(Experiment(batch_size=64, model="resnet34"), 3, 14, 320, 240)
     others = [(Experiment(seed=1), 3, 14), (Experiment(), 4, 14), (Experiment(), 3, 15)]
     assert all(draw != draw_augmentation(*key, 320, 240) for key in others)
+
+
+def test_leaving_one_operation_out_changes_no_other_draw():
+    whole = draw_augmentation(Experiment(), 3, 14, 320, 240)
+    fields = {"random_crop": "crop", "flip": "flip", "rotation": "angle", "translation": "shift"}
+    for name in ("random_crop", "flip", "rotation", "brightness", "contrast", "saturation", "hue", "translation"):
+        left_out = Experiment(**{name: False if name == "random_crop" else 0})
+        draw = draw_augmentation(left_out, 3, 14, 320, 240)
+        if name in fields:
+            draw = dataclasses.replace(draw, **{fields[name]: getattr(whole, fields[name])})
+            assert draw == whole, name
+        else:
+            assert dataclasses.replace(draw, jitter=()) == dataclasses.replace(whole, jitter=()), name
+            assert draw.jitter == tuple(each for each in whole.jitter if each[0] != name)
+
+
+def test_the_draws_are_those_of_their_version():
+    # whoever changes them counts DRAWS up, so that no session goes on with a mixture
+    assert DRAWS == 2
+    assert draw_augmentation(Experiment(), 3, 14, 320, 240) == Augmentation(
+        crop=(17, 104, 215, 182),
+        flip=False,
+        angle=-12.046950362058055,
+        jitter=(
+            ("hue", 0.046145595373606074),
+            ("contrast", 1.0525080317007252),
+            ("brightness", 1.1246314772435158),
+            ("saturation", 0.9733940231411041),
+        ),
+        shift=(-8, 20),
+    )
 
 
 def test_crops_are_distributed_as_torchvisions(draws):
@@ -173,9 +205,10 @@ def test_the_clean_view_of_a_very_long_photo():
     assert centre_crop(np.array(noise(20_000, 10)), 64).shape == (64, 64, 3)
 
 
-def test_normalize_is_to_tensor_and_normalize():
+@pytest.mark.parametrize("standardization", [InputInfo(), InputInfo(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))])
+def test_normalize_is_to_tensor_and_normalize(standardization):
     image = noise(32, 24)
-    theirs = F.normalize(F.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD)
-    ours = normalize(torch.from_numpy(np.array(image))[None])
+    theirs = F.normalize(F.to_tensor(image), standardization.mean, standardization.std)
+    ours = normalize(torch.from_numpy(np.array(image))[None], standardization)
     assert ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours[0], theirs, atol=1e-5, rtol=0)

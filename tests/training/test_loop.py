@@ -6,13 +6,15 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import dropout
 from torchvision.models import get_model
 
 from flowerlib.data.photos import load_photos, split
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
-from flowerlib.runs import METRICS_COLUMNS, confusion_matrix, read_run
-from flowerlib.training.loop import predict, score, train_and_evaluate, train_epoch
+from flowerlib.runs import METRICS_COLUMNS, InputInfo, confusion_matrix, read_run
+from flowerlib.training.augment import DRAWS
+from flowerlib.training.loop import Computation, dropout_seed, predict, score, train_and_evaluate, train_epoch
 
 TINY = {
     "weights": "none",
@@ -24,7 +26,8 @@ TINY = {
     "learning_rate": 0.01,
     "repeats": 2,
 }
-CPU = torch.device("cpu")
+IN = {precision: Computation(torch.device("cpu"), precision, InputInfo()) for precision in ("float32", "bfloat16")}
+FLOAT32 = IN["float32"]
 SECONDS = ["train_seconds", "val_seconds"]
 
 
@@ -63,7 +66,7 @@ def test_best_pt_is_the_network_of_the_best_epoch(photos, tmp_path):
     from flowerlib.training.loader import Loader
 
     parts = split(photos, 0)
-    logits, labels = predict(model, Loader(Experiment(**TINY), photos).clean(parts.validation), CPU, "float32")
+    logits, labels = predict(model, Loader(Experiment(**TINY), photos).clean(parts.validation), FLOAT32)
     assert score(logits, labels)[1] == run.metrics["val_acc"].max()
 
 
@@ -174,12 +177,12 @@ def test_means_are_over_photos_not_over_batches():
     images, labels = torch.randint(0, 256, (10, 8, 8, 3), dtype=torch.uint8), torch.arange(10) % 3
     model = nn.Sequential(nn.Flatten(), nn.Linear(8 * 8 * 3, 3))
     frozen = torch.optim.SGD(model.parameters(), lr=0.0)
-    whole = train_epoch(model, frozen, [(images, labels)], CPU, "float32")
-    uneven = train_epoch(model, frozen, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU, "float32")
+    whole = train_epoch(model, frozen, [(images, labels)], FLOAT32)
+    uneven = train_epoch(model, frozen, [(images[:7], labels[:7]), (images[7:], labels[7:])], FLOAT32)
     assert uneven == pytest.approx(whole, rel=1e-5)
-    assert score(
-        *predict(model, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU, "float32")
-    ) == pytest.approx(whole, rel=1e-5)
+    assert score(*predict(model, [(images[:7], labels[:7]), (images[7:], labels[7:])], FLOAT32)) == pytest.approx(
+        whole, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -190,10 +193,10 @@ def test_training_learns_and_evaluation_leaves_the_network_alone(precision):
     images = (torch.randint(0, 100, (40, 8, 8, 3)) + 120 * labels[:, None, None, None]).to(torch.uint8)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    losses = [train_epoch(model, optimizer, [(images, labels)], CPU, precision)[0] for _ in range(10)]
+    losses = [train_epoch(model, optimizer, [(images, labels)], IN[precision])[0] for _ in range(10)]
     assert losses[-1] < 0.5 * losses[0]
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    predict(model, [(images, labels)], CPU, precision)
+    predict(model, [(images, labels)], IN[precision])
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
@@ -212,8 +215,8 @@ def test_bfloat16_gives_nearly_the_same_logits(photos):
     model = build_model("resnet18", 3, load_weights("none", "resnet18")).to(memory_format=torch.channels_last)
     batches = list(Loader(Experiment(**TINY | {"image_size": 64}), photos).clean(np.arange(24)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    train_epoch(model, optimizer, batches, CPU, "float32")  # so that batch norm knows the photos
-    exact, rounded = (predict(model, batches, CPU, precision)[0] for precision in ("float32", "bfloat16"))
+    train_epoch(model, optimizer, batches, FLOAT32)  # so that batch norm knows the photos
+    exact, rounded = (predict(model, batches, IN[precision])[0] for precision in ("float32", "bfloat16"))
     error = (rounded - exact).norm() / exact.norm()
     assert 0 < error < 0.03  # bfloat16 keeps 8 bits; 0 would mean that it was not used
 
@@ -221,6 +224,9 @@ def test_bfloat16_gives_nearly_the_same_logits(photos):
 def test_run_json_is_plain_json(photos, tmp_path):
     train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
     info = json.loads((tmp_path / "run.json").read_text())
+    assert info["draws"] == torch.load(tmp_path / "last.pt", weights_only=True)["draws"] == DRAWS
+    assert info["model"]["parameters"] == info["model"]["trained"] == 11_178_051
+    assert info["input"]["mean"] == [0.485, 0.456, 0.406]
     assert {"settings", "seed", "dataset", "split", "weights", "precision", "device", "versions", "commit"} <= set(
         info
     )
@@ -253,7 +259,24 @@ def test_the_last_network_is_evaluated_on_new_augmentations_each_time(photos, tm
     model = build_model("resnet18", 3, load_weights("none", "resnet18"))
     model.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True)["model"])
     views = Loader(experiment, photos).augmented(split(photos, 0).validation, experiment.epochs + 4)
-    assert score(*predict(model, views, CPU, "float32"))[1] == run.repeats[4]
+    assert score(*predict(model, views, FLOAT32))[1] == run.repeats[4]
+
+
+def test_dropout_differs_between_seeds_and_epochs():
+    masks = []
+    for seed, epoch in ((0, 0), (1, 0), (5, 0), (0, 1), (2**32 - 1, 0)):
+        torch.manual_seed(dropout_seed(seed, epoch))
+        masks.append(tuple(dropout(torch.ones(64)).tolist()))
+    assert len(set(masks)) == len(masks)
+
+
+def test_each_photo_is_counted_in_the_repeated_evaluations(photos, tmp_path):
+    run = train_and_evaluate(Experiment(**TINY | {"repeats": 6}), photos, tmp_path)
+    table = pd.read_csv(tmp_path / "augmented.csv")
+    assert list(table.columns) == ["photo", "correct"]
+    assert table["photo"].tolist() == run.predictions["photo"].tolist()
+    assert table["correct"].between(0, 6).all()
+    assert table["correct"].sum() == round(sum(run.repeats) * len(table))
 
 
 def test_a_finished_run_without_its_checkpoints_is_not_overwritten(photos, tmp_path):

@@ -2,11 +2,12 @@ import hashlib
 
 import pytest
 import torch
-from torchvision.models import resnet18, resnet34
+from torch import nn
+from torchvision.models import get_model_weights, resnet18, resnet34
 
 from flowerlib.errors import UserError
 from flowerlib.training import model as model_module
-from flowerlib.training.model import build_model, load_weights
+from flowerlib.training.model import build_model, describe_model, load_weights
 
 NONE = load_weights("none", "resnet18")
 
@@ -22,10 +23,21 @@ def weights_folder_of_ours(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_32", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_32", "densenet121", "efficientnet_lite0"])
 def test_the_head_gets_the_classes_wherever_it_stands(name):
     model = build_model(name, 3, NONE).eval()
     assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_32", "mobilenet_v2"])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_network_is_described_as_torchvision_describes_it(name, freeze):
+    model = build_model(name, 1000, NONE, freeze)
+    described, published = describe_model(model, 224), get_model_weights(name).DEFAULT.meta
+    assert described.parameters == published["num_params"]
+    assert described.multiply_adds / 1e9 == pytest.approx(published["_ops"], abs=1e-3)
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    assert described.trained == (head.weight.numel() + 1000 if freeze else described.parameters)
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_0", "googlenet"])
@@ -75,7 +87,7 @@ def test_a_file_is_imagenets_by_its_hash_only(weights_folder_of_ours, monkeypatc
 
 def test_weights_of_another_network_are_refused(weights_folder_of_ours):
     weights = load_weights(str(weights_folder_of_ours / "resnet34.pth"), "resnet18")
-    with pytest.raises(UserError, match="not of a resnet18"):
+    with pytest.raises(UserError, match="do not fit resnet18"):
         build_model("resnet18", 5, weights)
 
 
@@ -96,7 +108,7 @@ def test_missing_weights_name_the_ways_out(tmp_path, source):
 def test_a_failed_download_names_the_ways_out(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(model_module, "_imagenet_url", lambda name: "http://127.0.0.1:9/resnet18-00000000.pth")
-    with pytest.raises(UserError, match="--weights none"):
+    with pytest.raises(UserError, match=r"--set model=efficientnet_lite0.*--weights.*--weights none"):
         load_weights("imagenet", "resnet18")
 
 
@@ -109,5 +121,5 @@ def test_the_weights_at_hand_become_the_backbone(weights_folder):
 
 @pytest.mark.parametrize("name", ["resnet81", "fasterrcnn_resnet50_fpn"])
 def test_only_torchvisions_classifiers_are_taken(name):
-    with pytest.raises(UserError, match="must be a torchvision classifier"):
+    with pytest.raises(UserError, match="must be a torchvision classifier or efficientnet_lite0"):
         load_weights("none", name)

@@ -155,7 +155,7 @@ def test_the_batch_size_changes_nothing(photo_folder, monkeypatch, batch_size, a
     photos = load_photos(str(photo_folder))
     indices = np.arange(len(photos))
     expected = gather(ResidentLoader(Experiment(**SETTINGS), photos, CPU).augmented(indices, 4))
-    monkeypatch.setattr(resident, "AT_ONCE", at_once)
+    monkeypatch.setattr(resident, "PHOTOS_PER_LAUNCH", at_once)
     experiment = Experiment(**SETTINGS | {"batch_size": batch_size})
     batches = list(ResidentLoader(experiment, photos, CPU).augmented(indices, 4))
     assert {len(images) for images, _ in batches[:-1]} <= {batch_size}
