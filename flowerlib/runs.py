@@ -197,6 +197,11 @@ def inputs(info: RunInfo) -> dict[str, Any]:
     }
 
 
+def training_inputs(info: RunInfo) -> dict[str, Any]:
+    """`inputs` without the number of epochs: the schedule does not depend on it, so more of them continue a run."""
+    return {name: value for name, value in inputs(info).items() if name != "epochs"}
+
+
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Name the values that differ, ``epochs: 20 then, 2 now``; empty where none does."""
     return "; ".join(
@@ -429,6 +434,15 @@ def is_finished(folder: Path) -> bool:
     """Whether a folder holds a finished run."""
     info = read_info(folder)
     return info is not None and info.finished
+
+
+def is_complete(folder: Path, experiment: Experiment) -> bool:
+    """Whether nothing is left to do: a finished run of as many epochs, with its tables, and with enough repeats."""
+    info = read_info(folder)
+    if info is None or not info.finished or info.settings.epochs != experiment.epochs:
+        return False
+    tables = all((folder / name).exists() for name in ("metrics.csv", "predictions.csv"))
+    return tables and len(_read_repeats(folder / "repeats.csv")) >= experiment.repeats
 
 
 def write_info(folder: Path, info: RunInfo) -> None:

@@ -18,7 +18,7 @@ from flowerlib.experiment import Experiment
 from flowerlib.files import NOTEBOOKS, alone, check_space, make_folder
 from flowerlib.notebooks import execute_notebook
 from flowerlib.progress import PROGRESS_VARIABLE
-from flowerlib.runs import LAST, RunInfo, describe_differences, inputs, is_finished, read_info
+from flowerlib.runs import LAST, RunInfo, describe_differences, is_complete, is_finished, read_info, training_inputs
 from flowerlib.training.checkpoint import space_needed
 from flowerlib.training.device import pick_device, pick_precision
 from flowerlib.training.model import check_model, load_weights
@@ -87,16 +87,19 @@ def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path, group
 
 
 def _finished(plan: Plan) -> bool:
-    """Whether a session is done; refuses a folder that holds a run of other inputs."""
+    """Whether a session is done; refuses a folder that holds a run of other inputs, or of more epochs."""
     info = read_info(plan.folder)
     if info is None:
         return False
-    if differences := describe_differences(inputs(info), inputs(plan.info)):
+    differences = describe_differences(training_inputs(info), training_inputs(plan.info))
+    if info.finished and info.settings.epochs > plan.experiment.epochs:
+        differences = differences or f"epochs: {info.settings.epochs} then, {plan.experiment.epochs} now"
+    if differences:
         raise UserError(
             f"{plan.folder} holds a run of other inputs ({differences}). Nothing was run. "
             "Use --force to replace it, or --runs FOLDER to keep both."
         )
-    return info.finished
+    return is_complete(plan.folder, plan.experiment)
 
 
 def _run_session(plan: Plan, force: bool) -> bool:

@@ -34,8 +34,9 @@ from flowerlib.data.threads import WORKERS
 from flowerlib.errors import UserError
 from flowerlib.experiment import IMAGENET_MEAN, IMAGENET_STD, Experiment
 from flowerlib.files import make_folder, write_text
+from flowerlib.notebooks import ALLOCATOR_ENVIRONMENT
 from flowerlib.training.augment import augment_reference
-from flowerlib.training.device import ALLOCATOR_ENVIRONMENT, describe_device, pick_device, pick_precision
+from flowerlib.training.device import describe_device, pick_device, pick_precision
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, predict, train_epoch
 from flowerlib.training.model import build_model, load_weights, standardization

@@ -26,6 +26,7 @@ from flowerlib.runs import (
     describe_differences,
     inputs,
     is_finished,
+    training_inputs,
 )
 
 
@@ -99,11 +100,13 @@ class Progress:
         history: the epochs so far.
         logits: clean validation logits (n, classes) after the last one; None before the first.
         earlier: where they were computed, if not where this process computes.
+        precision: in which they were computed; None before the first.
     """
 
     history: list[EpochMetrics]
     logits: torch.Tensor | None
     earlier: tuple[EarlierEpochs, ...]
+    precision: str | None
 
 
 def read_last(
@@ -132,7 +135,7 @@ def read_last(
                 return progress
     if damaged:
         raise UserError(f"{' '.join(damaged)} Run with --force to begin again.")
-    return Progress([], None, ())
+    return Progress([], None, (), None)
 
 
 def _restore(
@@ -160,7 +163,7 @@ def _restore(
         raise
     except Exception as error:  # intact, but not what we write: anything may be wrong with it
         raise _damaged(path, error) from error
-    return Progress(history, logits, earlier)
+    return Progress(history, logits, earlier, checkpoint["precision"])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -179,8 +182,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: RunInfo) -> None:
-    now = inputs(info) | {"precision in use": info.precision}
-    before = _with_defaults(checkpoint["inputs"], now) | {"precision in use": checkpoint["precision"]}
+    now = training_inputs(info)
+    before = _with_defaults(checkpoint["inputs"], now)
+    if info.settings.precision != "auto":
+        now, before = now | {"precision": info.precision}, before | {"precision": checkpoint["precision"]}
     if differences := describe_differences(before, now):
         raise UserError(
             f"{path} comes from other inputs ({differences}). Run with --force to begin again, or choose another "

@@ -9,12 +9,6 @@ import torch
 from flowerlib.errors import UserError
 from flowerlib.runs import Device
 
-# Environment variables for a process that trains on the CPU: with them, glibc keeps large freed blocks for the next
-# step instead of returning them to the system. A step frees and allocates hundreds of megabytes of activations, and
-# by default every page of them is mapped and zeroed anew. They take effect when a process starts. The process of a
-# user's own kernel is left alone: it should return what it frees. Other C libraries ignore them.
-ALLOCATOR_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
-
 
 def pick_device(name: str) -> torch.device:
     """The device for a setting; ``auto`` takes CUDA, then Apple's GPU, then the CPU.

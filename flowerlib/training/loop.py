@@ -24,7 +24,9 @@ from flowerlib.runs import (
     EpochMetrics,
     InputInfo,
     Run,
-    is_finished,
+    RunInfo,
+    is_complete,
+    read_info,
     read_run,
     write_augmented,
     write_info,
@@ -33,7 +35,7 @@ from flowerlib.runs import (
     write_repeats,
 )
 from flowerlib.training.augment import normalize
-from flowerlib.training.checkpoint import read_last, space_needed, write_best, write_last
+from flowerlib.training.checkpoint import Progress, read_last, space_needed, write_best, write_last
 from flowerlib.training.device import mixed_precision, pick_device, pick_precision
 from flowerlib.training.loader import Loader
 from flowerlib.training.model import build_model, load_weights, set_training
@@ -99,16 +101,12 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     scheduler = StepLR(optimizer, step_size=experiment.lr_step, gamma=experiment.lr_factor)
 
     info = describe_run(experiment, photos, indices, weights, model, device, precision)
-    computation = Computation(device, precision, info.input)
     progress = read_last(run_dir, info, model, optimizer, scheduler)
-    history, logits, info = progress.history, progress.logits, info.model_copy(update={"earlier": progress.earlier})
-    finished = is_finished(run_dir)
-    if len(history) == experiment.epochs and finished:
-        return read_run(run_dir)  # run.json keeps saying where it was computed
-    if not history and finished:
-        raise UserError(f"{run_dir} holds a finished run without its checkpoints. Choose another folder, or --force.")
-    if not history:
-        check_space(run_dir, space_needed(model))
+    if is_complete(run_dir, experiment):
+        return read_run(run_dir)
+    info = _begin(run_dir, info, progress, model)
+    history, logits = progress.history, progress.logits
+    computation = Computation(device, info.precision, info.input)
     write_info(run_dir, info)
     write_metrics(run_dir / "metrics.csv", history)  # it may be lost, or ahead of an older checkpoint
 
@@ -161,6 +159,29 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     write_augmented(run_dir / "augmented.csv", names, correct)
     write_info(run_dir, info.model_copy(update={"finished": True}))
     return read_run(run_dir)
+
+
+def _begin(run_dir: Path, info: RunInfo, progress: Progress, model: nn.Module) -> RunInfo:
+    """run.json for a session that begins, or resumes in the precision of its checkpoint.
+
+    Raises:
+        UserError: the folder's run has more epochs than were asked for, has lost its checkpoints, or has no room.
+    """
+    before, epochs = read_info(run_dir), info.settings.epochs
+    finished = before is not None and before.finished
+    if len(progress.history) > epochs:
+        raise UserError(
+            f"{run_dir} holds {len(progress.history)} epochs, more than the {epochs} asked for. Begin again with "
+            "--force, or choose another folder with --runs; in a notebook, another session or run_dir."
+        )
+    if finished and not progress.history:
+        raise UserError(f"{run_dir} holds a finished run without its checkpoints. Choose another folder, or --force.")
+    if not progress.history:
+        check_space(run_dir, space_needed(model))
+        return info
+    if finished and len(progress.history) == epochs:  # tables are missing, or repeats: nothing is trained here
+        return before.model_copy(update={"settings": info.settings, "finished": False})
+    return info.model_copy(update={"earlier": progress.earlier, "precision": progress.precision})
 
 
 def dropout_seed(seed: int, epoch: int) -> int:

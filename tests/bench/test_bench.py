@@ -8,7 +8,7 @@ from flowerlib.bench import speed as bench
 from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
-from flowerlib.training.device import ALLOCATOR_ENVIRONMENT
+from flowerlib.notebooks import ALLOCATOR_ENVIRONMENT
 
 
 @pytest.mark.parametrize("way", ["course", "reference", "fast", "step", "evaluation", "epoch"])

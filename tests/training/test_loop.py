@@ -13,6 +13,7 @@ from flowerlib.data.photos import load_photos, split
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.runs import METRICS_COLUMNS, InputInfo, confusion_matrix, read_run
+from flowerlib.training import loop as train
 from flowerlib.training.augment import DRAWS
 from flowerlib.training.loop import Computation, dropout_seed, predict, score, train_and_evaluate, train_epoch
 
@@ -90,8 +91,6 @@ def test_an_interrupted_session_ends_as_an_uninterrupted_one(photos, tmp_path, m
     experiment = Experiment(**TINY)
     whole = train_and_evaluate(experiment, photos, tmp_path / "whole")
 
-    from flowerlib.training import loop as train
-
     original, calls = getattr(train, interrupted), []
 
     def stop(*arguments):
@@ -116,8 +115,8 @@ def test_an_interrupted_session_ends_as_an_uninterrupted_one(photos, tmp_path, m
 
 def test_a_checkpoint_of_other_inputs_is_refused_by_name(photos, tmp_path):
     train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
-    with pytest.raises(UserError, match="epochs: 1 then, 2 now"):
-        train_and_evaluate(Experiment(**TINY), photos, tmp_path)
+    with pytest.raises(UserError, match=r"momentum: 0\.9 then, 0\.5 now"):
+        train_and_evaluate(Experiment(**TINY | {"epochs": 1, "momentum": 0.5}), photos, tmp_path)
     (photos.root / photos.paths[0]).write_bytes((photos.root / photos.paths[1]).read_bytes())
     with pytest.raises(UserError, match="data's fingerprint"):
         train_and_evaluate(Experiment(**TINY | {"epochs": 1}), load_photos(str(photos.root)), tmp_path)
@@ -134,14 +133,51 @@ def test_a_damaged_checkpoint_is_named(photos, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
 
 
-def test_a_checkpoint_of_another_precision_is_refused(photos, tmp_path, monkeypatch):
-    # with precision=auto the settings are the same on a machine without bfloat16
-    experiment = Experiment(**TINY | {"epochs": 1, "precision": "auto"})
-    monkeypatch.setattr("flowerlib.training.loop.pick_precision", lambda name, device: "float32")
+def test_a_resumed_session_keeps_its_precision_unless_another_is_asked_for(photos, tmp_path):
+    float32 = Experiment(**TINY | {"epochs": 1, "precision": "float32"})
+    train_and_evaluate(float32, photos, tmp_path)
+    with pytest.raises(UserError, match="precision: float32 then, bfloat16 now"):
+        train_and_evaluate(float32.model_copy(update={"epochs": 2, "precision": "bfloat16"}), photos, tmp_path)
+    auto = float32.model_copy(update={"epochs": 2, "precision": "auto"})
+    assert train_and_evaluate(auto, photos, tmp_path).info.precision == "float32"
+
+
+def test_more_epochs_go_on_and_end_as_if_asked_for_at_once_and_fewer_are_refused(photos, tmp_path):
+    one, two = Experiment(**TINY | {"epochs": 1}), Experiment(**TINY | {"epochs": 2})
+    at_once = train_and_evaluate(two, photos, tmp_path / "at-once")
+    train_and_evaluate(one, photos, tmp_path / "later")
+    later = train_and_evaluate(two, photos, tmp_path / "later")
+    pd.testing.assert_frame_equal(at_once.metrics.drop(columns=SECONDS), later.metrics.drop(columns=SECONDS))
+    pd.testing.assert_frame_equal(at_once.predictions, later.predictions)
+    assert (later.info.finished, later.info.settings.epochs, later.repeats) == (True, 2, at_once.repeats)
+    with pytest.raises(UserError, match="holds 2 epochs, more than the 1 asked for"):
+        train_and_evaluate(one, photos, tmp_path / "later")
+
+
+@pytest.mark.parametrize("lost", ["metrics.csv", "predictions.csv", "repeats.csv"])
+def test_a_lost_table_is_written_again_without_training(photos, tmp_path, monkeypatch, lost):
+    experiment = Experiment(**TINY | {"repeats": 2})
     train_and_evaluate(experiment, photos, tmp_path)
-    monkeypatch.setattr("flowerlib.training.loop.pick_precision", lambda name, device: "bfloat16")
-    with pytest.raises(UserError, match="precision in use: float32 then, bfloat16 now"):
-        train_and_evaluate(experiment, photos, tmp_path)
+    before = (tmp_path / lost).read_bytes()
+    (tmp_path / lost).unlink()
+    monkeypatch.setattr(train, "train_epoch", lambda *_: pytest.fail("it trains"))
+    assert train_and_evaluate(experiment, photos, tmp_path).info.finished
+    assert (tmp_path / lost).read_bytes() == before
+
+
+def test_more_repeats_are_computed_without_training(photos, tmp_path, monkeypatch):
+    few = Experiment(**TINY | {"repeats": 2})
+    before = train_and_evaluate(few, photos, tmp_path)
+    monkeypatch.setattr(train, "train_epoch", lambda *_: pytest.fail("it trains"))
+    after = train_and_evaluate(few.model_copy(update={"repeats": 4}), photos, tmp_path)
+    assert (len(after.repeats), after.repeats[:2]) == (4, before.repeats)
+    assert len(train_and_evaluate(few, photos, tmp_path).repeats) == 4  # more than enough
+
+
+def test_the_same_photos_may_be_named_otherwise(photos, tmp_path):
+    train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
+    other = Experiment(**TINY | {"epochs": 1, "data": "somewhere/else", "device": "auto"})
+    assert train_and_evaluate(other, photos, tmp_path).info.finished
 
 
 @pytest.mark.parametrize("names", [("0", "1", "10"), ("NA", "null", "True")])
