@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from flowerlib.figures import session_figure
+from flowerlib.report.beside import headline
 from flowerlib.report.descriptions import captioned, describe_changes, describe_network
 from flowerlib.report.display import Figure, Prose, Table, plain
 from flowerlib.report.statistics import format_mean_sd
@@ -125,7 +126,10 @@ def _summary(session: Session) -> dict[str, Any]:
         | {name: values.mean() for name, values in numbers.items()}
         | {f"{name}, sd over seeds": values.std() for name, values in numbers.items()}
         | _course(session)
-        | {"Augmented, sd of one fixed network": pd.Series(session.runs[0].repeats, dtype=float).std()}
+        | {
+            "Augmented, mean of the repeats": headline([session])["augmented"].iloc[0],
+            "Augmented, sd of one fixed network": pd.Series(session.runs[0].repeats, dtype=float).std(),
+        }
     )
 
 

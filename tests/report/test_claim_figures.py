@@ -14,6 +14,14 @@ from flowerlib.report.verdicts import findings_table, judge_all
 matplotlib.use("Agg")
 
 
+@pytest.fixture(autouse=True)
+def _style():
+    with plt.rc_context():
+        figures.use_report_style()
+        yield
+    plt.close("all")
+
+
 @pytest.fixture(scope="module")
 def table():
     runs = [make_run(name, curve=QUICK, table=with_right(correct)) for name, correct in (
@@ -22,7 +30,6 @@ def table():
 
 
 def test_two_validations_never_share_an_axis(table):
-    figures.use_report_style()
     figure = claims_figure(table)
     panels = table.dropna(subset="value").groupby(["key", "protocol"])
     assert len(figure.axes) == panels.ngroups
@@ -32,7 +39,6 @@ def test_two_validations_never_share_an_axis(table):
 
 
 def test_labels_are_one_line_and_numbers_do_not_overlap(table):
-    figures.use_report_style()
     figure = claims_figure(table)
     figure.draw_without_rendering()
     for ax in figure.axes:
@@ -82,4 +88,3 @@ def test_the_claimed_range_is_grey_as_far_as_the_panel_reaches(table):
             tuple(np.clip(claimed, *ax.get_xlim()))
         )
         assert all(ax.get_xlim()[0] < bound < ax.get_xlim()[1] for bound in claimed if np.isfinite(bound))
-        plt.close(ax.figure)
