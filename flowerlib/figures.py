@@ -152,6 +152,37 @@ def session_figure(session: Run | Session, first: Run | Session | None = None) -
     return figure
 
 
+def training_figure(rows: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+    """Loss (left) and accuracy (right) over the epochs, as in the paper: training dashed, validation solid.
+
+    Args:
+        rows: by title (may be empty), tables by label with ``epoch`` and ``train_loss``, ``train_acc``,
+            ``val_aug_loss``, ``val_aug_acc``. All rows share their axes.
+    """
+    figure, axes = plt.subplots(
+        len(rows), 2, squeeze=False, sharey="col", figsize=(WIDTH, 0.4 + 2.1 * len(rows)), layout="constrained"
+    )
+    for (title, tables), pair in zip(rows.items(), axes, strict=True):
+        for quantity, ax in zip(_QUANTITIES, pair, strict=True):
+            plot_training(tables, quantity, ax=ax).set_title(title, loc="left", fontsize=SMALL + 1)
+    handles, labels = max((ax.get_legend_handles_labels() for ax in axes[:, 0]), key=lambda each: len(each[1]))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    return figure
+
+
+def plot_training(tables: Mapping[str, pd.DataFrame], quantity: str, *, ax: Axes | None = None) -> Axes:
+    """Plot training (dashed) and augmented validation (solid) of each table; ``quantity`` is ``loss`` or ``acc``."""
+    ax = plt.subplots()[1] if ax is None else ax
+    for (label, table), style in zip(tables.items(), _STYLES, strict=False):
+        for column, name, line in (("train", "training", "--"), ("val_aug", "validation", "-")):
+            values = table[f"{column}_{quantity}"]
+            marker = style["marker"] if line == "-" else ""
+            ax.plot(table["epoch"], values, line, marker=marker, color=style["color"], label=f"{label}, {name}")
+    ax.set(xlabel="Epoch", ylabel=_QUANTITIES[quantity])
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
 def interval_figure(table: pd.DataFrame, label: str) -> Figure:
     """Values with their intervals, one under the other, beside a line at zero.
 
@@ -216,7 +247,7 @@ def reliability_figure(bins: pd.DataFrame) -> Figure:
     figure, (ax, below) = plt.subplots(2, sharex=True, figsize=(4.4, 4.4), height_ratios=[3, 1], layout="constrained")
     filled = bins[bins["photos"] > 0]
     middles, width = (filled["from"] + filled["to"]) / 2, filled["to"] - filled["from"]
-    ax.plot([0, 1], [0, 1], color="black", linestyle="--", marker="", label="right as often as sure")
+    ax.plot([0, 1], [0, 1], color="black", linestyle="--", marker="", label="perfect calibration")
     errors = [filled["accuracy"] - filled["accuracy_low"], filled["accuracy_high"] - filled["accuracy"]]
     ax.errorbar(
         filled["confidence"], filled["accuracy"], errors, fmt="o", capsize=2, label="the network, 95 % intervals"

@@ -1,6 +1,7 @@
 -- What pandoc's LaTeX reader leaves undone for Typst.
 
 local front = {}
+local LONG = 10   -- rows of a table that may break
 
 function Div(div)
   local class = div.classes[1]
@@ -12,6 +13,10 @@ function Div(div)
   local content = div.content[1]
   if div.identifier ~= '' and #div.content == 1 and content.t == 'Table' then
     content.identifier = div.identifier
+    if #content.bodies[1].body > LONG then
+      local free = '#[#show figure: set block(breakable: true)'
+      return { pandoc.RawBlock('typst', free), content, pandoc.RawBlock('typst', ']') }
+    end
     return content
   end
 end

@@ -14,9 +14,11 @@ from flowerlib.errors import UserError, brief
 from flowerlib.experiment import base_name, load_yaml, read_experiments
 from flowerlib.files import NOTEBOOKS, REPORT, alone, make_folder
 from flowerlib.notebooks import execute_notebook
-from flowerlib.report.descriptions import notice
+from flowerlib.report.cards import is_of_papers_photos, notice
+from flowerlib.report.claims import paper_sessions
 from flowerlib.report.display import TitlePage
 from flowerlib.report.pdf import build_report
+from flowerlib.report.results import all_runs
 from flowerlib.runs import Run, Session, group_seeds, is_finished, read_info, read_runs
 
 REPORT_NOTEBOOK = NOTEBOOKS / "report.ipynb"
@@ -119,6 +121,16 @@ def load_pairs(folder: Path) -> pd.DataFrame | None:
         info.dataset.fingerprint for info in infos if info and info.finished
     ]  # `load_sessions`: all equal
     return read_pairs(Path(folder) / PAIRS, fingerprints[0]) if fingerprints else None
+
+
+def is_paper(sessions: Sequence[Session]) -> bool:
+    """Whether the paper can be judged: its photos, and at least one of its sessions."""
+    return is_of_papers_photos(sessions) and bool(paper_sessions(all_runs(sessions)))
+
+
+def is_reference(folder: Path) -> bool:
+    """Whether a folder of sessions is the one that comes with flowerlib."""
+    return Path(folder).resolve() == REPORT / "results" / "paper"
 
 
 class _Title(BaseModel):

@@ -242,6 +242,22 @@ class Table:
         return data, {"flowerlib": {"kind": "table", "name": self.name, "tabular": self.tabular, "csv": csv}}
 
 
+class Numbers:
+    """Numbers that sentences are made from, where no table or figure shows them: ``tables/<name>.csv`` alone."""
+
+    def __init__(self, data: pd.DataFrame, name: str):
+        self.data, self.name = data, slug(name)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        data = {
+            "text/plain": self.data.to_string(),
+            "text/html": self.data.to_html(),
+            "text/latex": f"% {{tables/{self.name}.csv}}",
+        }
+        csv = self.data.to_csv(index=False, lineterminator="\n")
+        return data, {"flowerlib": {"kind": "numbers", "name": self.name, "csv": csv}}
+
+
 @dataclass(frozen=True)
 class Prose:
     r"""Markdown in which code has put the numbers; ``\ref{}`` and ``\cite{}`` work (`resolve_references`)."""

@@ -144,6 +144,8 @@ def _float_files(notebook: NotebookNode) -> dict[str, bytes]:
             }
         elif facts.get("kind") == "table":
             own = {f"tables/{facts['name']}.{kind}": facts[key].encode() for kind, key in TABLE_FILES.items()}
+        elif facts.get("kind") == "numbers":
+            own = {f"tables/{facts['name']}.csv": facts["csv"].encode()}
         else:
             continue
         if own.keys() & files.keys():
@@ -335,4 +337,4 @@ def _listed(tex: Path) -> set[str]:
     """Return the files of figures and tables that a report.tex reads, and the tables' numbers."""
     text = tex.read_text("utf-8", errors="replace") if tex.exists() else ""
     read = set(re.findall(r"\{((?:figures|tables)/[\w.-]+)\}", text))
-    return read | {path.removesuffix(".tex") + ".csv" for path in read if path.startswith("tables/")}
+    return read | {path.removesuffix(".tex") + ".csv" for path in read if path.endswith(".tex")}

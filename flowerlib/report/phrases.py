@@ -105,7 +105,13 @@ def label(session: Session, sessions: Sequence[Session]) -> str:
     return own if names.count(own) == 1 else plain(session.name)
 
 
-def difference(value: float, low: float, high: float, more: str = "higher", less: str = "lower") -> str:
+def over_seeds(session: Session) -> str:
+    """What a caption adds where a session has several seeds."""
+    seeds = listing([str(seed) for seed in session.seeds])
+    return f"; means ± standard deviations over the seeds {seeds}" if len(session.seeds) > 1 else ""
+
+
+def difference(low: float, high: float, more: str = "higher", less: str = "lower") -> str:
     """``higher``, ``lower``, or ``neither higher nor lower`` where the interval holds zero."""
     return more if low > 0 else less if high < 0 else f"neither {more} nor {less}"
 

@@ -24,7 +24,7 @@ from flowerlib.report.curves import (
 )
 from flowerlib.report.measures import AUGMENTED, CLEAN, CLOCK, TRAINING, late, share_draws, slowed
 from flowerlib.report.paper.published import FIRST, published_runs
-from flowerlib.report.phrases import decimal
+from flowerlib.report.phrases import MISSING, decimal, interval, whole
 from flowerlib.report.statistics import NoEvidence, mean_variance, t_estimate
 from flowerlib.runs import Run
 
@@ -264,3 +264,26 @@ READINGS: dict[str, tuple[tuple[str, ...], Callable[..., Iterator[Reading]]]] = 
     "i": (("without augmentation", FULL), _generalization),
     "j": (("random weights", FULL), _expenditure),
 }
+
+
+def shown_readings(table: pd.DataFrame) -> pd.DataFrame:
+    """The readings of comparisons that the published tables have too, published beside ours, as they are printed."""
+    chosen = table[table["key"].isin(["c", "e1", "f", "g"]) & table["protocol"].isin([TRAINING, AUGMENTED])]
+    chosen = chosen[chosen["reading"].str.startswith(("epochs of", "epochs to 90", "late mean"))]
+    wide = chosen.assign(
+        reading=chosen["reading"].str.removesuffix(", given the photos").str.replace("its ", ""),
+        text=[_shown(row) for row in chosen.itertuples()],
+    ).pivot_table(
+        index=["key", "reading", "protocol"], columns="evidence", values="text", aggfunc="first", sort=False
+    )
+    wide = wide.reindex(columns=["published", "ours"]).fillna(MISSING).reset_index()
+    wide.columns = ["", "Reading", "Taken on", "Published", "Ours"]
+    return wide
+
+
+def _shown(row: tuple) -> str:
+    if row.reading.startswith("epochs of"):
+        return whole(row.value)
+    if row.reading.startswith("epochs to"):
+        return decimal(row.value, 1, signed=True)
+    return interval(row.value, row.low, row.high, signed=True)

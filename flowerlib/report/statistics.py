@@ -377,28 +377,3 @@ def side_by_side(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Whether each network has a photo right: ``first`` and ``second``, for the photos of both."""
     right = [outcomes(table).set_index("photo")["correct"] for table in (first, second)]
     return pd.concat(right, axis=1, join="inner", keys=["first", "second"])
-
-
-# ---- texts
-
-
-def format_interval(value: float, low: float, high: float, form: str = ".3f") -> str:
-    """Return ``value [low, high]``, each in the format ``form``; a dash of no value."""
-    return "–" if math.isnan(value) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
-
-
-def format_mean_sd(mean: float, sd: float, decimals: int = 3) -> str:
-    """Return ``mean ± sd``: the spread to one digit, to two if the first is a 1, and the mean to the same place.
-
-    Args:
-        mean: the mean.
-        sd: its standard deviation; left out where it is NaN.
-        decimals: of the mean where no spread says how many it carries (NaN or 0).
-    """
-    if math.isnan(mean):
-        return "–"
-    if sd < 1e-9 or math.isnan(sd):  # equal values may differ by a rounding error
-        return f"{mean:.{decimals}f}" + ("" if math.isnan(sd) else f" ± {0:.{decimals}f}")
-    first, exponent = f"{sd:.1e}"[0], int(f"{sd:.1e}".split("e")[1])
-    places = max((first == "1") - exponent, 0)
-    return f"{mean:.{places}f} ± {sd:.{places}f}"

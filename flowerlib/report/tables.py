@@ -10,13 +10,14 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from flowerlib.report.display import Table, latex_text
+from flowerlib.report.phrases import decimal
 
 MISSING = "–"
 Format = str | Callable[[object], str]
 Block = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 # A4 with margins of 2.5 cm, in points; at \small a character takes 5.2 on average, bold ones included.
-TEXT_WIDTH, CHARACTER, GAP = 455, 5.2, 9
+TEXT_WIDTH, CHARACTER, GAP = 455, 4.7, 9
 LONGEST_WORD = 16  # a longer one, e.g. the name of a session, may be broken anywhere
 
 
@@ -68,10 +69,10 @@ def epoch_table(
         pad = [""] * (width - len(part))
         rows = []
         for column, title in columns.items():
-            rows.append([title, *_cells(part[column], ".3f"), *pad])
+            rows.append([title, *_cells(part[column], decimal), *pad])
             if spread is not None:
                 deviations = spread[column].iloc[start : start + block]
-                rows.append(["", *_cells(deviations, lambda value: f"±{value:.3f}"), *pad])
+                rows.append(["", *_cells(deviations, lambda value: f"±{decimal(value)}"), *pad])
         blocks.append((["Epoch", *_cells(part["epoch"], "d"), *pad], rows))
     data = metrics[["epoch", *columns]]
     if spread is not None:

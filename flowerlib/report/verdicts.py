@@ -33,7 +33,7 @@ from scipy import stats
 from flowerlib.report.claims import CLAIMS, Claim, ablation_sessions, paper_sessions
 from flowerlib.report.measures import MIN_SEEDS, Evaluation, Measure, evaluate
 from flowerlib.report.paper.published import published_runs
-from flowerlib.report.phrases import MINUS, interval
+from flowerlib.report.phrases import MINUS, MISSING, interval, listing
 from flowerlib.report.statistics import ALPHA, LEAST_P, TAILS, NoEvidence, holm
 from flowerlib.runs import Run
 
@@ -300,3 +300,64 @@ def range_text(claimed: tuple[float, float]) -> str:
     if math.isinf(claimed[0]):
         return f"below {high}"
     return f"above {low}" if math.isinf(claimed[1]) else f"between {low} and {high}"
+
+
+# ---- for the report
+
+
+def number(table: pd.DataFrame, verdict: str) -> int:
+    """How many claims have a verdict; ``table`` as in `findings_table`, of one evidence."""
+    return int((table["verdict"] == verdict).sum())
+
+
+def letters(table: pd.DataFrame, verdict: str, *, after_correction: bool = False) -> str:
+    """The letters of the claims with a verdict, ``a, d and e1``; ``table`` indexed by ``key``, of one evidence."""
+    column = "holm_verdict" if after_correction else "verdict"
+    return listing(list(table.index[table[column] == verdict])) if (table[column] == verdict).any() else "none"
+
+
+def agreed(table: pd.DataFrame) -> str:
+    """The letters of the claims that both evidences support."""
+    supported = table[table["verdict"] == SUPPORTED].groupby("key", sort=False).size()
+    return listing(list(supported.index[supported == 2])) if (supported == 2).any() else "none"
+
+
+def shown_claims(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a claim: both values with their intervals, and both verdicts."""
+    published, ours = (table[table["evidence"] == each].set_index("key") for each in (PUBLISHED, OURS))
+    return pd.DataFrame(
+        {
+            "": ours.index,
+            "Claim": ours["claim"],
+            "Published": published["result"],
+            "Verdict": published["verdict"].where(published["value"].notna(), MISSING),
+            "Ours": ours["result"],
+            "Our verdict": ours["holm_verdict"].where(ours["value"].notna(), MISSING),
+        }
+    ).reset_index(drop=True)
+
+
+def shown_measures(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a claim: its words, its primary measure and the range that supports it."""
+    claims = table[table["evidence"] == OURS]
+    return pd.DataFrame(
+        {
+            "": claims["key"],
+            "In the course report's words": "“" + claims["quotation"] + "”",
+            "Primary measure": claims["measure"] + ", " + claims["protocol"],
+            "Range": claims["claimed"],
+        }
+    )
+
+
+def shown_notes(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a value: what it rests on, and what would decide an undecided claim."""
+    known = table[table["value"].notna()]
+    return pd.DataFrame(
+        {
+            "": known["key"],
+            "Evidence": known["evidence"],
+            "Rests on": known["note"],
+            "Would decide": known["would_decide"].where(known["would_decide"] != "", MISSING),
+        }
+    )

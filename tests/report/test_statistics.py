@@ -17,7 +17,6 @@ from flowerlib.report.statistics import (
     compare_predictions,
     confident_mistakes,
     drawn_estimate,
-    format_mean_sd,
     holm,
     inverted_estimate,
     outcomes,
@@ -319,21 +318,3 @@ def test_tables_without_a_common_photo_are_refused():
 
 
 # ---- texts
-
-
-@pytest.mark.parametrize(
-    ("mean", "sd", "text"),
-    [
-        (0.91234, 0.0113, "0.912 ± 0.011"),
-        (0.91234, 0.0046, "0.912 ± 0.005"),
-        (0.91234, 0.0251, "0.91 ± 0.03"),
-        (0.91234, 0.0099, "0.912 ± 0.010"),
-        (0.91234, 0.00996, "0.912 ± 0.010"),
-        (1234.5, 12.0, "1234 ± 12"),
-        (0.91234, math.nan, "0.912"),
-        (0.91234, 0.0, "0.912 ± 0.000"),
-        (math.nan, math.nan, "–"),
-    ],
-)
-def test_a_mean_has_as_many_digits_as_its_spread_lets_it_carry(mean, sd, text):
-    assert format_mean_sd(mean, sd) == text

@@ -1,0 +1,177 @@
+"""Data, weights, settings and machines, as tables: what a reader needs to run the sessions again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from flowerlib.data.photos import FLOWERS, SYNTHETIC, paper_fingerprint
+from flowerlib.experiment import Experiment
+from flowerlib.report.display import plain
+from flowerlib.report.phrases import decimal, label, listing, network, start, whole
+from flowerlib.report.results import all_runs
+from flowerlib.runs import Computed, Run, Session
+
+MARK = "†"  # in captions: see the notice on the title page
+
+# what tells sessions and machines apart, or is told elsewhere
+NOT_THE_METHOD = {
+    "data", "skip_bad", "split_seed", "model", "weights", "seed", "batch_size", "device", "precision", "repeats"
+}  # fmt: skip
+MOST_NAMED = 12  # classes in a sentence
+
+
+def is_synthetic(sessions: Sequence[Session]) -> bool:
+    """Whether the photos are the embedded, generated ones."""
+    return sessions[0].info.dataset.name == SYNTHETIC
+
+
+def is_of_papers_photos(sessions: Sequence[Session]) -> bool:
+    """Whether the runs are on the paper's photos, all of them and no others, whatever the folder is called."""
+    return sessions[0].info.dataset.fingerprint == paper_fingerprint()
+
+
+# ---- what must be known before any number
+
+
+def notice(sessions: Sequence[Session]) -> str:
+    """What differs from the paper's photos, weights or settings, in the words of a notice; empty if nothing does."""
+    said = []
+    if is_synthetic(sessions):
+        said.append("A demonstration on synthetic pictures: no photo of a flower was used.")
+    elif not is_of_papers_photos(sessions):
+        name = sessions[0].info.dataset.name
+        exactly = " exactly" if name == FLOWERS else ""
+        said.append(f"Photos: {plain(name)}, not{exactly} those of the course report.")
+    if weights := other_weights(sessions):
+        said.append(f"The networks start from {weights}.")
+    if changes := changed_settings(sessions[0]):
+        said.append(f"Settings other than the course report's: {changes}.")
+    return f"{MARK} {' '.join(said)}" if said else ""
+
+
+def mark(sessions: Sequence[Session]) -> str:
+    """What a caption adds where the title page has a notice: `` †``, or nothing."""
+    return f" {MARK}" if notice(sessions) else ""
+
+
+def other_weights(sessions: Sequence[Session]) -> str:
+    """What networks start from that is not ImageNet's, with their sessions' names if not all do; else empty."""
+    starts: dict[str, list[str]] = {}
+    for session in sessions:
+        starts.setdefault(start(session.info), []).append(label(session, sessions))
+    others = {text: names for text, names in starts.items() if text != "ImageNet weights"}
+    if len(starts) == 1:
+        return next(iter(others), "")
+    return "; ".join(f"{text} ({listing(names)})" for text, names in others.items())
+
+
+def changed_settings(session: Session) -> str:
+    """The method's settings that differ from the paper's: ``epochs 3 instead of 20``."""
+    ours, papers = dict(session.info.settings), dict(Experiment())
+    return ", ".join(
+        f"{name.replace('_', ' ')} {_value(ours[name])} instead of {_value(papers[name])}"
+        for name in papers
+        if name not in NOT_THE_METHOD and ours[name] != papers[name]
+    )
+
+
+def differences(session: Session, first: Session) -> str:
+    """The settings in which a session differs from the first: ``batch size 64 instead of 32``."""
+    ours, base = (_described(each) for each in (session, first))
+    said = [f"{ours[name]} instead of {base[name]}" for name in ours if ours[name] != base[name]]
+    return listing(said) if said else "the same settings"
+
+
+def _described(session: Session) -> dict[str, str]:
+    """The settings that tell sessions apart, each with its name."""
+    apart = {"seed", "data", "device", "precision", "repeats", "model", "weights"}
+    described = {"model": network(session.info.settings.model), "weights": start(session.info)}
+    return described | {
+        name: f"{name.replace('_', ' ')} {_value(value)}"
+        for name, value in session.info.settings
+        if name not in apart
+    }
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return decimal(value, len(f"{value:g}".partition(".")[2])) if isinstance(value, float) else plain(str(value))
+
+
+# ---- cards
+
+
+def classes_in_words(session: Session) -> str:
+    """``588 daisy, 556 dandelion, …``; for many classes their smallest and largest."""
+    counts = session.info.dataset.classes
+    if len(counts) <= MOST_NAMED:
+        return ", ".join(f"{whole(count)} {plain(name)}" for name, count in counts.items())
+    return f"from {whole(min(counts.values()))} to {whole(max(counts.values()))} in a class"
+
+
+def data_card(session: Session, pairs: pd.Series | None) -> pd.DataFrame:
+    """The photos: columns ``Item`` and ``Value``; ``pairs`` as in `flowerlib.report.results.pair_counts`."""
+    info = session.info
+    papers = is_of_papers_photos([session])
+    rows = {
+        "Origin": "TensorFlow's flower photos, in part; photographers' CC BY licences"
+        if papers
+        else plain(info.dataset.name),
+        "Photos": f"{whole(info.dataset.photos)}: {classes_in_words(session)}",
+        "Initial weights": other_weights([session]) or "ImageNet weights",
+        "Left out as unreadable": whole(len(info.dataset.skipped)),
+        "Split": f"random, not stratified: {whole(info.split.train)} train, {whole(info.split.validation)} validate",
+        "Fingerprint": f"{info.dataset.fingerprint[:12]}, split {info.split.fingerprint[:12]}",
+    }
+    if pairs is not None:
+        rows["Near-duplicates"] = (
+            f"{whole(pairs['pairs'])} pairs: {whole(pairs['identical'])} identical, {whole(pairs['contradictory'])} "
+            f"under two labels, {whole(pairs['across'])} across the split"
+        )
+    return pd.DataFrame({"Item": rows.keys(), "Value": rows.values()})
+
+
+def compute_card(sessions: Sequence[Session]) -> pd.DataFrame:
+    """A row a session: parameters, multiply-adds, hours, memory and precision."""
+    rows = []
+    for session in sessions:
+        info = session.info
+        seconds = sum(run.metrics[["train_seconds", "val_seconds"]].to_numpy().sum() for run in session.runs)
+        rows.append(
+            {
+                "Session": label(session, sessions),
+                "Parameters (M)": "–" if info.model is None else decimal(info.model.parameters / 1e6, 1),
+                "Multiply-adds (G)": "–" if info.model is None else decimal(info.model.multiply_adds / 1e9, 2),
+                "Hours": decimal(seconds / 3600, 1),
+                "Memory (GB)": "–" if info.peak_memory is None else decimal(info.peak_memory / 1000, 1),
+                "Precision": info.precision,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def computers(sessions: Sequence[Session]) -> list[str]:
+    """Versions, device and commit of each run and of its epochs before a resume, each told once."""
+    told: dict[str, list[str]] = {}
+    for run in all_runs(sessions):
+        for part in (run.info, *run.info.earlier):
+            told.setdefault(_computer(part), []).append(plain(run.name))
+    everybody = len(told) == 1
+    return [text if everybody else f"{text} ({listing(list(dict.fromkeys(names)))})" for text, names in told.items()]
+
+
+def _computer(part: Computed) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in part.versions.items())
+    commit, _, dirty = (part.commit or "").partition("-")
+    commit = f"; commit {commit[:12]}{' with changes' if dirty else ''}" if commit else ""
+    device = part.device
+    return f"{versions}; {plain(device.name)} ({device.type}, {device.threads} threads){commit}"
+
+
+def is_one_seed(runs: Sequence[Run]) -> bool:
+    """Whether every run has the same seed."""
+    return len({run.info.seed for run in runs}) == 1
