@@ -13,7 +13,7 @@ class UserError(Exception):
     """
 
 
-def brief(thing: object) -> str:
+def one_line(thing: object) -> str:
     """A foreign error, or a value from a file, as a part of a message: on one line, and not long."""
     if isinstance(thing, ValidationError):
         places = [(".".join(map(str, each["loc"])), each["msg"]) for each in thing.errors(include_url=False)]

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from flowerlib.errors import UserError, brief
+from flowerlib.errors import UserError, one_line
 
 RESERVED = ("ablations", "duplicates.csv")  # what else lies beside the sessions in runs/<dataset>/
 LONGEST_YAML = 100_000  # characters; the paper's experiments.yaml has 300
@@ -155,9 +155,9 @@ def _in_words(error: Mapping[str, Any]) -> str:
     """One of pydantic's errors as a sentence."""
     name = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        return f"There is no setting '{brief(name)}'.{did_you_mean(name, Experiment.model_fields)}"
+        return f"There is no setting '{one_line(name)}'.{did_you_mean(name, Experiment.model_fields)}"
     allowed = _ALLOWED[error["type"]].format(**error.get("ctx", {}))
-    return f"{name} must be {allowed}, not {brief(repr(error['input']))}."
+    return f"{name} must be {allowed}, not {one_line(repr(error['input']))}."
 
 
 def did_you_mean(word: str, known: Collection[str], question: str = "Did you mean") -> str:
@@ -183,9 +183,9 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
     try:
         entries = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The experiments file {path} can't be read: {brief(error)}.") from error
+        raise UserError(f"The experiments file {path} can't be read: {one_line(error)}.") from error
     except ValueError as error:
-        raise UserError(f"{path} is not valid YAML: {brief(error)}.") from error
+        raise UserError(f"{path} is not valid YAML: {one_line(error)}.") from error
     if not isinstance(entries, dict) or not entries:
         raise UserError(
             f"{path} must map session names to settings, for example 'resnet18-bs64: {{batch_size: 64}}'."
@@ -216,12 +216,12 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Read a ``KEY=VALUE`` from the command line; the value is read as in experiments.yaml."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set takes KEY=VALUE, for example --set epochs=2, not '{brief(text)}'.")
+        raise UserError(f"--set takes KEY=VALUE, for example --set epochs=2, not '{one_line(text)}'.")
     try:
         return key.strip(), load_yaml(value)
     except ValueError as error:
         raise UserError(
-            f"The value in --set {brief(text)} can't be read: write a number, a word, true or false."
+            f"The value in --set {one_line(text)} can't be read: write a number, a word, true or false."
         ) from error
 
 
@@ -236,7 +236,7 @@ def load_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_UniqueKeys)
     except Exception as error:  # PyYAML raises nearly anything on a value that doesn't fit its tag
-        raise ValueError(brief(error)) from error
+        raise ValueError(one_line(error)) from error
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -246,7 +246,7 @@ class _UniqueKeys(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value]
         if repeated := [key for key, _ in node.value if keys.count(key.value) > 1]:
             raise yaml.constructor.ConstructorError(
-                None, None, f"'{brief(repeated[-1].value)}' stands there twice", repeated[-1].start_mark
+                None, None, f"'{one_line(repeated[-1].value)}' stands there twice", repeated[-1].start_mark
             )
         return super().construct_mapping(node, deep=deep)
 
@@ -256,12 +256,14 @@ def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any])
     # the name becomes a folder, a LaTeX label and a file name
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UserError(
-            f"In {path}, {brief(repr(name))} is not a session name: use letters, digits, '.', '_' and '-'."
+            f"In {path}, {one_line(repr(name))} is not a session name: use letters, digits, '.', '_' and '-'."
         )
     if name.lower() in RESERVED:
-        raise UserError(f"In {path} rename the session '{name}': among the runs, that name is taken for other files.")
+        raise UserError(f"In {path} rename the session '{name}': other files among the runs have that name.")
     if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
-        raise UserError(f"In {path}, session '{name}' must list settings as 'key: value', not {brief(repr(entry))}.")
+        raise UserError(
+            f"In {path}, session '{name}' must list settings as 'key: value', not {one_line(repr(entry))}."
+        )
     settings = {**entry, **overrides}
     if entry.get("weights") == "none":
         settings["weights"] = "none"
@@ -271,7 +273,7 @@ def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any])
             return {name: Experiment(**settings)}
         if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds) or "seed" in entry:
             raise UserError(
-                f"seeds must list different whole numbers, as in 'seeds: [0, 1, 2]', not {brief(repr(seeds))}."
+                f"seeds must list different whole numbers, as in 'seeds: [0, 1, 2]', not {one_line(repr(seeds))}."
             )
         return {seed_name(name, seed): Experiment(**{**settings, "seed": seed}) for seed in seeds}
     except UserError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flowerlib.errors import UserError, brief
+from flowerlib.errors import UserError, one_line
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
@@ -35,7 +35,7 @@ def user_path(text: str) -> Path:
     return Path(os.path.realpath(expanded))  # where links lead in a circle pathlib's own raises
 
 
-def is_text(name: object) -> bool:
+def is_printable(name: object) -> bool:
     """Whether ``name`` can be printed and written as UTF-8: no control characters, no bytes of another encoding."""
     return isinstance(name, str) and not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name)
 
@@ -65,7 +65,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def alone(lock: Path, place: Path, patience: float | None = None) -> Iterator[None]:
+def locked(lock: Path, place: Path, patience: float | None = None) -> Iterator[None]:
     """Keep other processes out of ``place`` as long as the block runs, by holding the file ``lock``.
 
     The system lets go of it however the process ends.
@@ -87,7 +87,7 @@ def alone(lock: Path, place: Path, patience: float | None = None) -> Iterator[No
         ) from error
     except (OSError, NotImplementedError) as error:  # the second: file systems without locks
         raise UserError(
-            f"The file {lock} can't be locked ({brief(error)}), so other processes can't be kept out of {place}. "
+            f"The file {lock} can't be locked ({one_line(error)}), so other processes can't be kept out of {place}. "
             "Change its permissions, or choose a folder on another disk."
         ) from error
     try:

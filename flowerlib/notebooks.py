@@ -18,7 +18,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from flowerlib.errors import UserError, brief
+from flowerlib.errors import UserError, one_line
 from flowerlib.files import write_text
 
 KERNEL_SECONDS = 120  # to start: importing from a network drive takes its time
@@ -73,8 +73,8 @@ def execute_notebook(
         ) from error
     except RuntimeError as error:  # jupyter_client's, before the first cell
         raise UserError(
-            f"The notebook's Python process did not start ({brief(error)}). The last line it wrote: "
-            f"{brief(_last_line(log))}. Mend that and run the same command again."
+            f"The notebook's Python process did not start ({one_line(error)}). The last line it wrote: "
+            f"{one_line(_last_line(log))}. Mend that and run the same command again."
         ) from error
     except PapermillExecutionError as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
@@ -86,7 +86,7 @@ def execute_notebook(
     except OSError as error:
         where = error.filename or f"{output} or {log}"
         raise UserError(
-            f"{where} could not be written ({brief(error)}). Free some space or choose another folder; the same "
+            f"{where} could not be written ({one_line(error)}). Free some space or choose another folder; the same "
             "command goes on after the last whole epoch."
         ) from error
     _drop_progress(output)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flowerlib.errors import UserError, brief
+from flowerlib.errors import UserError, one_line
 from flowerlib.experiment import IMAGENET_MEAN, IMAGENET_STD, Experiment, Text, base_name
 from flowerlib.files import write_text
 
@@ -205,7 +205,7 @@ def training_inputs(info: RunInfo) -> dict[str, Any]:
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Name the values that differ, ``epochs: 20 then, 2 now``; empty where none does."""
     return "; ".join(
-        f"{brief(key)}: {brief(before.get(key))} then, {brief(now.get(key))} now"
+        f"{one_line(key)}: {one_line(before.get(key))} then, {one_line(now.get(key))} now"
         for key in {**now, **before}
         if before.get(key) != now.get(key)
     )
@@ -426,7 +426,7 @@ def read_info(folder: Path) -> RunInfo | None:
         return None
     except (OSError, ValidationError, UserError) as error:
         raise UserError(
-            f"{path} can't be read ({brief(error)}). Remove the folder, or run again with --force."
+            f"{path} can't be read ({one_line(error)}). Remove the folder, or run again with --force."
         ) from error
 
 
@@ -465,7 +465,7 @@ def _read_metrics(path: Path, epochs: int) -> pd.DataFrame:
         for row in metrics.to_dict("records"):
             EpochMetrics(**row)
     except ValidationError as error:
-        raise _damaged(path, brief(error)) from error
+        raise _damaged(path, one_line(error)) from error
     return metrics
 
 
@@ -485,7 +485,7 @@ def _read_table(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=columns, keep_default_na=False)
     except (OSError, ValueError, OverflowError) as error:  # pandas' parser errors and bad UTF-8 are ValueErrors
-        raise _damaged(path, brief(error)) from error
+        raise _damaged(path, one_line(error)) from error
     if list(table.columns) != list(columns):
         raise _damaged(path, f"its columns must be {', '.join(columns)}")
     return table

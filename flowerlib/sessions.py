@@ -15,7 +15,7 @@ from flowerlib.data.duplicates import PAIRS, provide_pairs
 from flowerlib.data.photos import PhotoSet, load_photos, split
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
-from flowerlib.files import NOTEBOOKS, alone, check_space, make_folder
+from flowerlib.files import NOTEBOOKS, check_space, locked, make_folder
 from flowerlib.notebooks import execute_notebook
 from flowerlib.progress import PROGRESS_VARIABLE
 from flowerlib.runs import LAST, RunInfo, describe_differences, is_complete, is_finished, read_info, training_inputs
@@ -80,9 +80,9 @@ def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path, group
     device = pick_device(experiment.device)
     weights = load_weights(experiment.weights, experiment.model)
     model = check_model(experiment, len(photos.classes), weights)
-    parts = split(photos, experiment.split_seed)
+    split_indices = split(photos, experiment.split_seed)
     precision = pick_precision(experiment.precision, device)
-    info = describe_run(experiment, photos, parts, weights, model, device, precision)
+    info = describe_run(experiment, photos, split_indices, weights, model, device, precision)
     return Plan(name, experiment, runs / photos.name / group / name, info, space_needed(model))
 
 
@@ -106,7 +106,7 @@ def _run_session(plan: Plan, force: bool) -> bool:
     """Run one session, alone in its folder; False if it fails."""
     folder = plan.folder
     try:
-        with alone(folder.with_name(f".{plan.name}.lock"), folder):
+        with locked(folder.with_name(f".{plan.name}.lock"), folder):
             if force:
                 _set_aside(folder)
             print(f"{plan.name}: {folder}", flush=True)
@@ -137,7 +137,7 @@ def _kept(folder: Path) -> str:
 
 def _set_aside(folder: Path) -> None:
     """Keep what was there before a forced run until that run, or one that goes on with it, has succeeded."""
-    with alone(folder / ".lock", folder):  # a notebook may be at work
+    with locked(folder / ".lock", folder):  # a notebook may be at work
         begun = (folder / LAST).exists() and not _aside(folder).exists()
         if begun or _may_be_finished(folder):
             shutil.rmtree(_aside(folder), ignore_errors=True)

@@ -58,10 +58,10 @@ def test_a_report_on_a_single_session_names_the_folder_to_give(tmp_path, capsys)
 
 
 def test_two_reports_into_one_folder_don_t_mix(tmp_path, monkeypatch):
-    from flowerlib.files import alone
+    from flowerlib.files import locked
     from flowerlib.report.build import make_report
 
     monkeypatch.setattr("flowerlib.files.PATIENCE", 0)
     monkeypatch.setattr("flowerlib.report.build.find_sessions", lambda runs: runs)
-    with alone(tmp_path / ".lock", tmp_path), pytest.raises(UserError, match="Another process is at work"):
+    with locked(tmp_path / ".lock", tmp_path), pytest.raises(UserError, match="Another process is at work"):
         make_report(tmp_path, tmp_path, "auto")

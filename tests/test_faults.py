@@ -21,7 +21,7 @@ from flowerlib import files
 from flowerlib.cli import main
 from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
-from flowerlib.files import alone
+from flowerlib.files import locked
 from flowerlib.runs import read_info, read_run
 from flowerlib.training.loop import train_and_evaluate
 
@@ -269,13 +269,13 @@ def test_a_second_process_is_refused(photos, whole, tmp_path, monkeypatch, capsy
     shutil.copytree(whole, folder)
     before = {path: path.read_bytes() for path in folder.glob("[!.]*")}
     with (
-        alone(folder / ".lock", folder),
+        locked(folder / ".lock", folder),
         pytest.raises(UserError, match="Another process is at work"),
     ):
         train_and_evaluate(faults.TINY, load_photos(str(photos)), folder)
     arguments = ["run", *arguments_for(photos, tmp_path / "runs"), "--force"]
     for lock in (folder / ".lock", folder.with_name(".resnet18-bs32.lock")):
-        with alone(lock, folder):
+        with locked(lock, folder):
             assert main(arguments) == 1
         assert "Another process is at work" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in folder.glob("[!.]*")} == before

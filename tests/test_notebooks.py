@@ -82,3 +82,12 @@ def test_a_kernel_that_does_not_start_is_said_with_its_last_line(notebook, tmp_p
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(UserError, match=r"did not start.*no room for a kernel"):
         run(notebook)
+
+
+def test_what_only_some_runs_can_say_is_tagged_and_silent_elsewhere():
+    cells = nbformat.read(NOTEBOOKS / "report.ipynb", as_version=4).cells
+    for tag in ("paper", "reference"):
+        tagged = [cell for cell in cells if tag in cell.metadata.get("tags", [])]
+        assert tagged
+        assert all(cell.source.startswith(f"if {tag}:\n") for cell in tagged)
+    assert not any(cell.source.startswith("if paper") and "tags" not in cell.metadata for cell in cells)

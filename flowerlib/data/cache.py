@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 
 from flowerlib.errors import UserError
-from flowerlib.files import DATA, alone, make_folder, user_path
+from flowerlib.files import DATA, locked, make_folder, user_path
 
 CHANNELS = 3
 DECODING_SECONDS = 3600  # that another process may take for the same photos
@@ -87,7 +87,7 @@ def new_cache(fingerprint: str) -> Iterator[CacheWriter | None]:
     """
     folder = _folder(fingerprint)
     building = make_folder(folder.parent) / f".{folder.name}.building"
-    with alone(building.with_suffix(".lock"), folder.parent, patience=DECODING_SECONDS):
+    with locked(building.with_suffix(".lock"), folder.parent, patience=DECODING_SECONDS):
         if find_cache(fingerprint):
             yield None
             return

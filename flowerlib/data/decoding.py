@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from flowerlib.errors import brief
+from flowerlib.errors import one_line
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
 # of these suffixes; one of Pillow's many others runs a program, Ghostscript, on the files it reads
@@ -82,7 +82,7 @@ def why_unreadable(error: Exception) -> str:
     """Why a photo can't be decoded, for a message."""
     if isinstance(error, UnidentifiedImageError):  # its own message names a buffer in memory
         return f"not an image in any of the formats {', '.join(FORMATS)}"
-    return brief(error)
+    return one_line(error)
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
-from flowerlib.errors import UserError, brief
+from flowerlib.errors import UserError, one_line
 from flowerlib.files import make_folder
 from flowerlib.progress import progress_bar
 
@@ -227,7 +227,7 @@ def _contents(archive: Path, sizes: set[int]) -> Iterator[bytes]:
     except _SourceError:
         raise
     except Exception as error:  # zipfile and tarfile raise nearly anything on a damaged file
-        raise _SourceError(f"is damaged, or not a zip or tar.gz archive ({brief(error)})") from error
+        raise _SourceError(f"is damaged, or not a zip or tar.gz archive ({one_line(error)})") from error
 
 
 def _zip_members(archive: Path) -> Iterator[tuple[int, Callable[[int], bytes]]]:

@@ -16,8 +16,8 @@ from flowerlib.data.decoding import MAX_BYTES, SUFFIXES, decode, looks_like_a_ph
 from flowerlib.data.download import ManifestRow, fetch_flowers, read_manifest
 from flowerlib.data.hashes import PhotoFile, recall, remember, settled_stamp
 from flowerlib.data.threads import in_threads
-from flowerlib.errors import UserError, brief
-from flowerlib.files import DATA, is_text, user_path
+from flowerlib.errors import UserError, one_line
+from flowerlib.files import DATA, is_printable, user_path
 from flowerlib.progress import progress_bar
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
@@ -65,7 +65,7 @@ class PhotoSet:
         except (OSError, ValueError) as error:  # no file, or a shorter one
             raise UserError(
                 f"The decoded pixels of {self.paths[index]} can't be read from {self.pixels.file} any more "
-                f"({brief(error)}). Run the same command again: it decodes the photos again."
+                f"({one_line(error)}). Run the same command again: it decodes the photos again."
             ) from error
 
 
@@ -220,13 +220,13 @@ def list_files(root: Path) -> Listing:
                         photos.append(path)
     except OSError as error:
         raise UserError(
-            f"The photos' folder {root} can't be read ({brief(error)}). A data source is 'flowers', "
+            f"The photos' folder {root} can't be read ({one_line(error)}). A data source is 'flowers', "
             "'synthetic' or a folder of class folders; FLOWERLIB_DATA, where set, is the folder of "
             "'flowers'."
         ) from error
     if not (classes or unused):
         raise UserError(f"The photos' folder {root} is empty. Put a folder of photos into it for each class.")
-    if odd := [name for name in (root.name, *classes, *photos) if not is_text(name)]:
+    if odd := [name for name in (root.name, *classes, *photos) if not is_printable(name)]:
         raise UserError(
             f"In {root} rename {', '.join(map(ascii, odd))}: a name that has control characters, or is not in "
             "UTF-8, can't be written to a run's tables."

@@ -10,9 +10,9 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from flowerlib.data.duplicates import PAIRS, read_pairs
-from flowerlib.errors import UserError, brief
+from flowerlib.errors import UserError, one_line
 from flowerlib.experiment import base_name, load_yaml, read_experiments
-from flowerlib.files import NOTEBOOKS, REPORT, alone, make_folder
+from flowerlib.files import NOTEBOOKS, REPORT, locked, make_folder
 from flowerlib.notebooks import execute_notebook
 from flowerlib.report.cards import is_of_papers_photos, notice
 from flowerlib.report.claims import paper_sessions
@@ -41,7 +41,7 @@ def make_report(runs: Path, out: Path, engine: str, gallery: bool = True) -> Pat
     """
     folder = find_sessions(runs)
     executed = make_folder(out) / "report.ipynb"
-    with alone(out / ".lock", out):
+    with locked(out / ".lock", out):
         execute_notebook(REPORT_NOTEBOOK, executed, {"runs": str(folder), "gallery": gallery}, log=out / "report.log")
         return build_report(executed, out, engine)
 
@@ -148,5 +148,5 @@ def title_page(sessions: Sequence[Session], path: Path = REPORT / "title.yaml") 
     try:
         page = _Title.model_validate(load_yaml(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} must give title, authors (a list) and date: {brief(error)}.") from error
+        raise UserError(f"{path} must give title, authors (a list) and date: {one_line(error)}.") from error
     return TitlePage(page.title, page.authors, page.date, notice(sessions))

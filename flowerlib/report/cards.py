@@ -9,7 +9,7 @@ import pandas as pd
 
 from flowerlib.data.photos import FLOWERS, SYNTHETIC, paper_fingerprint
 from flowerlib.experiment import Experiment
-from flowerlib.report.display import plain
+from flowerlib.report.display import escaped
 from flowerlib.report.phrases import decimal, label, listing, network, start, whole
 from flowerlib.report.results import all_runs
 from flowerlib.runs import Computed, Run, Session
@@ -44,7 +44,7 @@ def notice(sessions: Sequence[Session]) -> str:
     elif not is_of_papers_photos(sessions):
         name = sessions[0].info.dataset.name
         exactly = " exactly" if name == FLOWERS else ""
-        said.append(f"Photos: {plain(name)}, not{exactly} those of the course report.")
+        said.append(f"Photos: {escaped(name)}, not{exactly} those of the course report.")
     if weights := other_weights(sessions):
         said.append(f"The networks start from {weights}.")
     if changes := changed_settings(sessions[0]):
@@ -99,7 +99,7 @@ def _described(session: Session) -> dict[str, str]:
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return decimal(value, len(f"{value:g}".partition(".")[2])) if isinstance(value, float) else plain(str(value))
+    return decimal(value, len(f"{value:g}".partition(".")[2])) if isinstance(value, float) else escaped(str(value))
 
 
 # ---- cards
@@ -109,7 +109,7 @@ def classes_in_words(session: Session) -> str:
     """``588 daisy, 556 dandelion, …``; for many classes their smallest and largest."""
     counts = session.info.dataset.classes
     if len(counts) <= MOST_NAMED:
-        return ", ".join(f"{whole(count)} {plain(name)}" for name, count in counts.items())
+        return ", ".join(f"{whole(count)} {escaped(name)}" for name, count in counts.items())
     return f"from {whole(min(counts.values()))} to {whole(max(counts.values()))} in a class"
 
 
@@ -120,7 +120,7 @@ def data_card(session: Session, pairs: pd.Series | None) -> pd.DataFrame:
     rows = {
         "Origin": "TensorFlow's flower photos, in part; photographers' CC BY licences"
         if papers
-        else plain(info.dataset.name),
+        else escaped(info.dataset.name),
         "Photos": f"{whole(info.dataset.photos)}: {classes_in_words(session)}",
         "Initial weights": other_weights([session]) or "ImageNet weights",
         "Left out as unreadable": whole(len(info.dataset.skipped)),
@@ -159,7 +159,7 @@ def computers(sessions: Sequence[Session]) -> list[str]:
     told: dict[str, list[str]] = {}
     for run in all_runs(sessions):
         for part in (run.info, *run.info.earlier):
-            told.setdefault(_computer(part), []).append(plain(run.name))
+            told.setdefault(_computer(part), []).append(escaped(run.name))
     everybody = len(told) == 1
     return [text if everybody else f"{text} ({listing(list(dict.fromkeys(names)))})" for text, names in told.items()]
 
@@ -169,7 +169,7 @@ def _computer(part: Computed) -> str:
     commit, _, dirty = (part.commit or "").partition("-")
     commit = f"; commit {commit[:12]}{' with changes' if dirty else ''}" if commit else ""
     device = part.device
-    return f"{versions}; {plain(device.name)} ({device.type}, {device.threads} threads){commit}"
+    return f"{versions}; {escaped(device.name)} ({device.type}, {device.threads} threads){commit}"
 
 
 def is_one_seed(runs: Sequence[Run]) -> bool:

@@ -5,7 +5,7 @@ so that a report notebook writes nothing and needs no output folder; `flowerlib.
 output's metadata say what it is: ``{"flowerlib": {"kind": "figure", "name": "curves"}}``.
 
 Captions are plain text in which ``$..$`` is mathematics and ``\\ref{}`` and ``\\cite{}`` work. Names that
-come from users (sessions, classes) go through `plain` there and in `Prose`, so that ``my_roses & $co`` prints
+come from users (sessions, classes) go through `escaped` there and in `Prose`, so that ``my_roses & $co`` prints
 as it is.
 """
 
@@ -50,7 +50,7 @@ def latex_text(text: str) -> str:
     return re.sub("-(?=-)", "-{}", escaped)  # two hyphens would become a dash
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Return ``text`` so that a caption, or Markdown, shows it literally."""
     return re.sub(r"""([\\`*_{}\[\]<>#$&%~^|@!"'])""", r"\\\1", " ".join(str(text).split()))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pypandoc
 
-from flowerlib.errors import UserError, brief
+from flowerlib.errors import UserError, one_line
 from flowerlib.files import REPORT
 
 
@@ -41,5 +41,5 @@ def write_html(tex: str, build: Path) -> None:
             tex.replace(".pdf}", ".svg}"), "html5", "latex", extra_args=options, cworkdir=str(build)
         )
     except RuntimeError as error:
-        raise UserError(f"pandoc could not make HTML of report.tex: {brief(error)}.") from error
+        raise UserError(f"pandoc could not make HTML of report.tex: {one_line(error)}.") from error
     (build / "report.html").write_text(html, encoding="utf-8")

@@ -73,8 +73,8 @@ class Measure:
         label: short, for an axis.
         protocol: which validation it is taken on, or the clock.
         of: the number of one run.
-        alone: the estimate of one run's number, or of the second's minus the first's, without other seeds, and what
-            it rests on, in a short phrase.
+        without_seeds: the estimate of one run's number, or of the second's minus the first's, without other seeds,
+            and what it rests on, in a short phrase.
         places: decimals of the number as it is told.
         logarithm: whether numbers are logarithms, and the value is their exponential.
         more: what narrows the interval of one seed, ``seeds`` or ``validation photos``.
@@ -86,7 +86,7 @@ class Measure:
     label: str
     protocol: str
     of: Callable[[Run], float]
-    alone: Callable[..., tuple[Estimate, str]]
+    without_seeds: Callable[..., tuple[Estimate, str]]
     places: int = 3
     logarithm: bool = False
     more: str = "seeds"
@@ -146,7 +146,7 @@ def evaluate(measure: Measure, groups: Sequence[Mapping[int, Run]], names: Seque
         said = [f"t interval over {len(rows)} seeds" + (" and the photos" if besides else "")]
     else:
         numbers = numbers[:1]
-        estimate, detail = measure.alone(*rows[0])
+        estimate, detail = measure.without_seeds(*rows[0])
         said = [detail]
         if len(rows) > 1:
             values = ", ".join(measure.told(effect) for effect in effects)
@@ -230,7 +230,7 @@ def _convergence(run: Run) -> float:
     return convergence_epoch(run.metrics["val_aug_acc"], 2 * run.info.settings.lr_step)
 
 
-def _convergence_alone(*runs: Run) -> tuple[Estimate, str]:
+def _convergence_without_seeds(*runs: Run) -> tuple[Estimate, str]:
     curves = [run.metrics["val_aug_acc"].to_numpy(dtype=float) for run in runs]
     finals = [2 * run.info.settings.lr_step for run in runs]
     deviations = [
@@ -247,7 +247,7 @@ def _convergence_alone(*runs: Run) -> tuple[Estimate, str]:
     return drawn_estimate(_effect([_convergence(run) for run in runs]), draws, tails), said
 
 
-def _fluctuation_alone(run: Run) -> tuple[Estimate, str]:
+def _fluctuation_without_seeds(run: Run) -> tuple[Estimate, str]:
     curve = from_epoch(run, CONVERGED_BY)
     if len(run.repeats) >= MIN_REPEATS:
         said = f"mean step {decimal(mean_step(curve), 4)}; the fixed network's {decimal(mean_step(run.repeats), 4)}"
@@ -257,13 +257,13 @@ def _fluctuation_alone(run: Run) -> tuple[Estimate, str]:
     return step_ratio(curve, noise), said
 
 
-def _roughness_alone(first: Run, second: Run) -> tuple[Estimate, str]:
+def _roughness_without_seeds(first: Run, second: Run) -> tuple[Estimate, str]:
     paired = share_draws(first, second)
     said = "t interval over the steps" + (", paired by epoch" if paired else "")
     return step_difference(slowed(first, "train_acc"), slowed(second, "train_acc"), paired), said
 
 
-def _late_alone(first: Run, second: Run) -> tuple[Estimate, str]:
+def _late_without_seeds(first: Run, second: Run) -> tuple[Estimate, str]:
     runs = (first, second)
     estimate = unrelated_difference([late(run) for run in runs], [_photos(run) for run in runs])
     return estimate, "Newcombe's interval, of unrelated validation photos"
@@ -275,7 +275,7 @@ def _final_accuracy(run: Run) -> float:
     return accuracy(run.predictions).value
 
 
-def _final_accuracy_alone(first: Run, second: Run) -> tuple[Estimate, str]:
+def _final_accuracy_without_seeds(first: Run, second: Run) -> tuple[Estimate, str]:
     result = compare_predictions(first.predictions, second.predictions)
     said = (
         f"only the first right on {result.only_first} of {result.photos} photos, only the second on "
@@ -305,7 +305,7 @@ def _log_seconds(run: Run) -> float:
     return float(np.log(np.median(run.metrics["train_seconds"])))
 
 
-def _log_seconds_alone(first: Run, second: Run) -> tuple[Estimate, str]:
+def _log_seconds_without_seeds(first: Run, second: Run) -> tuple[Estimate, str]:
     logs = [np.log(run.metrics["train_seconds"].to_numpy()) for run in (first, second)]
     if min(map(len, logs)) < MIN_TIMES:
         raise NoEvidence(f"fewer than {MIN_TIMES} epochs", "more epochs")
@@ -329,7 +329,7 @@ CONVERGENCE = Measure(
     label="Epochs to convergence",
     protocol=AUGMENTED,
     of=_convergence,
-    alone=_convergence_alone,
+    without_seeds=_convergence_without_seeds,
     places=1,
 )
 FLUCTUATION = Measure(
@@ -337,8 +337,8 @@ FLUCTUATION = Measure(
     "again and again",
     label="Step, over the protocol's own",
     protocol=AUGMENTED,
-    of=lambda run: _fluctuation_alone(run)[0].value,
-    alone=_fluctuation_alone,
+    of=lambda run: _fluctuation_without_seeds(run)[0].value,
+    without_seeds=_fluctuation_without_seeds,
     places=2,
     logarithm=True,
 )
@@ -348,7 +348,7 @@ ROUGHNESS = Measure(
     label="Step of training accuracy",
     protocol=TRAINING,
     of=lambda run: mean_step(slowed(run, "train_acc")),
-    alone=_roughness_alone,
+    without_seeds=_roughness_without_seeds,
     places=4,
 )
 LATE_ACCURACY = Measure(
@@ -356,7 +356,7 @@ LATE_ACCURACY = Measure(
     label="Late accuracy, augmented",
     protocol=AUGMENTED,
     of=lambda run: float(late(run).mean()),
-    alone=_late_alone,
+    without_seeds=_late_without_seeds,
     more="validation photos",
 )
 FINAL_ACCURACY = Measure(
@@ -364,7 +364,7 @@ FINAL_ACCURACY = Measure(
     label="Accuracy, clean",
     protocol=CLEAN,
     of=_final_accuracy,
-    alone=_final_accuracy_alone,
+    without_seeds=_final_accuracy_without_seeds,
     more="validation photos",
     check=_same_photos,
     besides=_photo_variance,
@@ -374,7 +374,7 @@ TRAINING_TIME = Measure(
     label="Ratio of training times",
     protocol=CLOCK,
     of=_log_seconds,
-    alone=_log_seconds_alone,
+    without_seeds=_log_seconds_without_seeds,
     places=2,
     logarithm=True,
     check=_same_machine,

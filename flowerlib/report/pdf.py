@@ -279,11 +279,12 @@ def _without_a_font(document: Path) -> list[str]:
         try:
             typst.compile(document, pdf_standards="a-2u", font_paths=[FONTS])
         except typst.TypstError as error:
-            found = re.findall(r"the text `\"(.)\"` could not be displayed", f"{error} {error.diagnostic}")
-            if not found:
+            (cluster,) = re.findall(r"the text `\"(.+?)\"` could not be displayed", str(error)) or ("",)
+            if not cluster:
                 return lost
-            lost += dict.fromkeys(found)
-            text = text.translate(dict.fromkeys(map(ord, found)))
+            code = re.fullmatch(r"\\u\{([0-9a-f]+)\}", cluster)  # how Typst writes what can't be printed at all
+            lost.append(chr(int(code[1], 16)) if code else cluster)
+            text = text.replace(lost[-1], "")
         else:
             return lost
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from flowerlib.report.display import plain
+from flowerlib.report.display import escaped
 from flowerlib.runs import RunInfo, Session
 
 MISSING = "–"
@@ -85,7 +85,7 @@ def network(model: str) -> str:
     for prefix, name in _NETWORKS.items():
         if model.startswith(prefix) and model.removeprefix(prefix)[:1].isdigit():
             return name + model.removeprefix(prefix)
-    return plain(model)
+    return escaped(model)
 
 
 def label(session: Session, sessions: Sequence[Session]) -> str:
@@ -102,7 +102,7 @@ def label(session: Session, sessions: Sequence[Session]) -> str:
 
     names = [described(each) for each in sessions]
     own = described(session)
-    return own if names.count(own) == 1 else plain(session.name)
+    return own if names.count(own) == 1 else escaped(session.name)
 
 
 def over_seeds(session: Session) -> str:
@@ -124,7 +124,7 @@ def start(info: RunInfo) -> str:
     if weights.source == "none":
         return "random weights"
     return (
-        f"weights trained on {plain(weights.trained_on)}"
+        f"weights trained on {escaped(weights.trained_on)}"
         if weights.trained_on
-        else f"weights from {plain(weights.file)}"
+        else f"weights from {escaped(weights.file)}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from flowerlib.data.duplicates import across_split, under_two_labels
-from flowerlib.report.display import Figure, Prose, plain
+from flowerlib.report.display import Figure, Prose, escaped
 from flowerlib.report.statistics import confident_mistakes, unsure_hits
 from flowerlib.runs import LAST, Run
 
@@ -24,7 +24,7 @@ def show(run: Run, pairs: pd.DataFrame | None, mark: str) -> list[Prose | Figure
 
     photos = gallery.find_photos(run)
     if reason := gallery.why_no_gallery(run, photos):
-        return [Prose(plain(reason))]
+        return [Prose(escaped(reason))]
     mistakes, hits = confident_mistakes(run.predictions), unsure_hits(run.predictions)
     drawn = {
         "gallery-mistakes": (gallery.gallery_figure(run, photos, mistakes), "The most confident mistakes"),

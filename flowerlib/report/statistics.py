@@ -79,7 +79,7 @@ def wilson(correct: int, photos: int) -> Interval:
     if not photos:
         return Interval(math.nan, math.nan, math.nan)
     low, high = proportion_confint(correct, photos, ALPHA, method="wilson")
-    return holding(correct / photos, low, high)  # of none or all right, a limit may be off by a rounding error
+    return including(correct / photos, low, high)  # of none or all right, a limit may be off by a rounding error
 
 
 def t_estimate(value: float, parts: Sequence[tuple[float, float]]) -> Estimate:
@@ -121,7 +121,7 @@ def drawn_estimate(value: float, draws: np.ndarray, tails: tuple[float, float] =
         )
         return min(1.0, ALPHA * below / tails[0], ALPHA * above / (1 - tails[1]))
 
-    return Estimate(*holding(value, low, high), p)
+    return Estimate(*including(value, low, high), p)
 
 
 def inverted_estimate(value: float, limits: Callable[[float], tuple[float, float]]) -> Estimate:
@@ -153,7 +153,7 @@ def mean_variance(values: np.ndarray, factor: float = 1.0) -> tuple[float, float
     return factor * float(np.var(values, ddof=1)) / len(values), freedom
 
 
-def holding(value: float, low: float, high: float) -> Interval:
+def including(value: float, low: float, high: float) -> Interval:
     """An interval that holds its value: a resampled one of a biased number may not."""
     return Interval(float(value), float(min(low, value)), float(max(high, value)))
 
@@ -261,7 +261,7 @@ def calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> BootstrapR
     random = np.random.default_rng(SEED)
     value = error(np.arange(photos))
     low, high = np.quantile([error(random.integers(0, photos, photos)) for _ in range(RESAMPLES)], TAILS)
-    return BootstrapRange(*holding(value, max(2 * value - high, 0.0), 2 * value - low))
+    return BootstrapRange(*including(value, max(2 * value - high, 0.0), 2 * value - low))
 
 
 def confident_mistakes(predictions: pd.DataFrame, count: int = 10) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowerlib.errors import UserError, brief
+from flowerlib.errors import UserError, one_line
 from flowerlib.experiment import Experiment
 from flowerlib.files import replacing
 from flowerlib.runs import (
@@ -222,7 +222,7 @@ def _read_history(rows: list[dict[str, Any]]) -> list[EpochMetrics]:
 def _damaged(path: Path, error: Exception) -> DamagedError:
     # PyTorch's own message about a file that holds more advises the user to run the code in it
     unsafe = isinstance(error, pickle.UnpicklingError)
-    reason = "it is damaged, or holds more than tensors and plain values" if unsafe else brief(error)
+    reason = "it is damaged, or holds more than tensors and plain values" if unsafe else one_line(error)
     return DamagedError(f"The checkpoint {path} can't be read ({reason}).")
 
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import StepLR
 from flowerlib.data.photos import PhotoSet, split
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
-from flowerlib.files import alone, check_space, make_folder
+from flowerlib.files import check_space, locked, make_folder
 from flowerlib.progress import PhotoBar
 from flowerlib.runs import (
     EpochMetrics,
@@ -81,7 +81,7 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
         UserError: weights, device or folder can't be used, ``run_dir`` holds a run of other inputs, another process
             is at work in it, or the loss is no longer finite.
     """
-    with alone(make_folder(run_dir) / ".lock", run_dir):
+    with locked(make_folder(run_dir) / ".lock", run_dir):
         for leftover in run_dir.glob(".*.part"):  # from a process that was killed
             leftover.unlink()
         return _train_and_evaluate(experiment, photos, run_dir)

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 from torchvision.models import get_model, get_model_weights, list_models
 
-from flowerlib.errors import LONGEST, UserError, brief
+from flowerlib.errors import LONGEST, UserError, one_line
 from flowerlib.experiment import Experiment, did_you_mean
-from flowerlib.files import is_text
+from flowerlib.files import is_printable
 from flowerlib.runs import InputInfo, ModelInfo, WeightsInfo
 from flowerlib.training import lite0
 
@@ -124,7 +124,7 @@ def check_model(experiment: Experiment, classes: int, weights: Weights) -> nn.Mo
             model(torch.zeros(1, 3, side, side))
     except (RuntimeError, AssertionError, ValueError) as error:  # vision transformers take one size only
         raise UserError(
-            f"{experiment.model} can't take pictures of {side}×{side} pixels ({brief(error)}). Try "
+            f"{experiment.model} can't take pictures of {side}×{side} pixels ({one_line(error)}). Try "
             "--set image_size=224."
         ) from error
     return model
@@ -135,7 +135,7 @@ def _refuse_unknown(name: str) -> None:
     known = [*list_models(module=models), LITE0]
     if name not in known:
         raise UserError(
-            f"model must be a torchvision classifier or {LITE0}, not '{brief(name)}'.{did_you_mean(name, known)}"
+            f"model must be a torchvision classifier or {LITE0}, not '{one_line(name)}'.{did_you_mean(name, known)}"
         )
 
 
@@ -148,13 +148,13 @@ def _load_backbone(
     if wrong:
         raise UserError(
             f"The weights in {file} do not fit {name}: {len(wrong)} of its {len(expected)} tensors are "
-            f"missing, unknown or of another shape, for example '{brief(min(wrong))}'. {ALTERNATIVES}"
+            f"missing, unknown or of another shape, for example '{one_line(min(wrong))}'. {ALTERNATIVES}"
         )
     try:
         model.load_state_dict(backbone, strict=False)
     except RuntimeError as error:  # the right shape, but sparse, for example
         raise UserError(
-            f"The weights in {file} can't be loaded into {name} ({brief(error)}). {ALTERNATIVES}"
+            f"The weights in {file} can't be loaded into {name} ({one_line(error)}). {ALTERNATIVES}"
         ) from error
 
 
@@ -187,7 +187,7 @@ def _installed() -> Weights:
         path = lite0.weights_path()
     except ImportError as error:
         raise UserError(
-            f"The package with ImageNet's weights for {LITE0} is not installed ({brief(error)}). Run make env."
+            f"The package with ImageNet's weights for {LITE0} is not installed ({one_line(error)}). Run make env."
         ) from error
     return _read_file(Path(path), LITE0)
 
@@ -199,7 +199,8 @@ def _imagenet(model: str) -> Weights:
         torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
     except Exception as error:  # of the network or the disk; on a damaged file PyTorch raises nearly anything
         raise UserError(
-            f"ImageNet's weights for {model} could not be downloaded from {url} ({brief(error)}). {WITHOUT_DOWNLOAD}"
+            f"ImageNet's weights for {model} could not be downloaded from {url} ({one_line(error)}). "
+            f"{WITHOUT_DOWNLOAD}"
         ) from error
     return _read_file(path, model)
 
@@ -228,7 +229,7 @@ def _read_file(path: Path, model: str) -> Weights:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on a damaged file PyTorch's reader raises nearly anything
         raise UserError(
-            f"The weights file {path} can't be read as a PyTorch state_dict ({brief(error)}). {ALTERNATIVES}"
+            f"The weights file {path} can't be read as a PyTorch state_dict ({one_line(error)}). {ALTERNATIVES}"
         ) from error
     if not isinstance(state_dict, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state_dict.items()
@@ -248,9 +249,9 @@ def _trained_on(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}, which describes the weights, can't be read ({brief(error)}). Correct or remove it."
+            f"{path}, which describes the weights, can't be read ({one_line(error)}). Correct or remove it."
         ) from error
-    if not is_text(text) or not 0 < len(text) <= LONGEST:
+    if not is_printable(text) or not 0 < len(text) <= LONGEST:
         raise UserError(
             f"{path} must say in one line of at most {LONGEST} characters what the weights were trained on. Correct "
             "or remove it."

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from torchvision.models import ResNet
 
 from flowerlib.data.photos import PhotoSet
-from flowerlib.errors import UserError, brief
+from flowerlib.errors import UserError, one_line
 from flowerlib.runs import LAST, InputInfo, Run
 from flowerlib.training.augment import centre_crop, normalize
 from flowerlib.training.checkpoint import read_checkpoint
@@ -54,7 +54,7 @@ def read_best(path: Path) -> Trained:
             network.eval(), list(checkpoint["classes"]), int(checkpoint["image_size"]), InputInfo(**recorded)
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is not the best.pt of a session: {brief(error)}.") from error
+        raise UserError(f"{path} is not the best.pt of a session: {one_line(error)}.") from error
 
 
 def load_network(run: Run) -> nn.Module:
@@ -72,7 +72,7 @@ def load_network(run: Run) -> nn.Module:
         if not torch.allclose(checkpoint["logits"].softmax(dim=1), probabilities, atol=1e-4):
             raise ValueError("predictions.csv belongs to another epoch or run")
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} doesn't hold the network of {run.name} ({brief(error)}).") from error
+        raise UserError(f"{path} doesn't hold the network of {run.name} ({one_line(error)}).") from error
     return network.eval()
 
 

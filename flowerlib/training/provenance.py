@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -64,6 +65,8 @@ def _commit() -> str | None:
     """The project's git commit, with a mark if files differ from it; None outside a git checkout."""
     try:
         command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        # inside another project's git hook, git's variables name that project
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=ours).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -251,3 +251,13 @@ def test_split_is_the_same_on_every_machine():
 def test_split_fingerprint_tells_seed_and_paths():
     fingerprints = {split(photos_of(n), seed).fingerprint for n in (10, 11) for seed in (0, 1)}
     assert len(fingerprints) == 4
+
+
+def test_what_is_left_out_is_counted_by_reason(photo_folder, capsys):
+    for number in range(3):
+        (photo_folder / "aster" / f"{number}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (photo_folder / ".DS_Store").touch()
+    load_photos(str(photo_folder))
+    said = capsys.readouterr().out
+    assert "left out: 3, such as aster/0.heic: not a photo that is read here (.heic)" in said
+    assert ".DS_Store" not in said

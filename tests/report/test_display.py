@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from flowerlib.report.display import Figure, Prose, Table, TitlePage, latex_text, plain, resolve_references, slug
+from flowerlib.report.display import Figure, Prose, Table, TitlePage, escaped, latex_text, resolve_references, slug
 
 NUMBERS = pd.DataFrame({"n": [1 / 3]})
 ODD = r"my_roses & 50 % #1 {x} [y] *z* $a$ ~^ \cmd <b> `c` a--b"
@@ -39,7 +39,7 @@ def test_latex_text_prints_literally(text, latex):
 
 
 def test_plain_makes_any_name_literal_in_a_caption():
-    table = Table("", "", NUMBERS, "t", f"Session {plain(ODD)}.")
+    table = Table("", "", NUMBERS, "t", f"Session {escaped(ODD)}.")
     assert rf"\caption{{Session {latex_text(ODD)}.}}" in table.latex
     assert "&lt;b&gt;" in shown(table)[0]["text/html"]
 

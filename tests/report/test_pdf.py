@@ -33,7 +33,7 @@ CELLS = [
 import sys
 import pandas as pd
 import matplotlib.pyplot as plt
-from flowerlib.report.display import Figure, Prose, TitlePage, plain
+from flowerlib.report.display import Figure, Prose, TitlePage, escaped
 from flowerlib.report.tables import epoch_table, frame_table
 ODD = "my_roses & 50 % #1"
 metrics = pd.DataFrame({"epoch": range(12), "val_acc": [0.301 + 0.01 * epoch for epoch in range(12)]})
@@ -51,17 +51,17 @@ As \cite{he-assignment} and LeCun \cite{lecun1998}. Section \ref{sec:results} ha
 | 71 | 82 |"""),
     new_markdown_cell("# Results {#sec:results}\n\n## Sessions"),
     new_code_cell("""print("STDOUT"); print("STDERR", file=sys.stderr)
-Prose(rf"The session {plain(ODD)} is in Figure \\ref{{fig:{Figure(plt.figure(), ODD, '').name}}}.")"""),
+Prose(rf"The session {escaped(ODD)} is in Figure \\ref{{fig:{Figure(plt.figure(), ODD, '').name}}}.")"""),
     new_code_cell("""
 titles = {"val_acc": "Validation accuracy"}
-display(epoch_table(metrics, titles, "epochs", f"Session {plain(ODD)}, 5 %."), Prose("Two outputs."))"""),
+display(epoch_table(metrics, titles, "epochs", f"Session {escaped(ODD)}, 5 %."), Prose("Two outputs."))"""),
     new_code_cell("""
 sessions = pd.DataFrame({"Session": [ODD, "[x]", "long_name_" * 12],
                          "Best accuracy of all the epochs": [0.811, 0.822, 0.833],
                          "Claim": ["7 of the claims that stand in the paper hold"] * 3})
 frame_table(sessions, "sessions", "The sessions.")"""),
     new_code_cell("""_, axes = plt.subplots(figsize=(3, 2)); axes.plot([1, 2])
-Figure(axes, ODD, f"Curves of {plain(ODD)}: $x_1$.")"""),
+Figure(axes, ODD, f"Curves of {escaped(ODD)}: $x_1$.")"""),
 ]  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def files(out):
         "The session my_roses & 50 % #1 is in Figure 1.",
         "Table 1: Session my_roses & 50 % #1, 5 %.", "Two outputs.", "Table 2: The sessions.",
         "Figure 1: Curves of my_roses & 50 % #1",
-        "Epoch 10 11 Validation accuracy 0.401 0.411", "0.811 7 of the", "[x] 0.822 7 of the", "k v 71 82",
+        "Epoch 10 11 Validation accuracy .401 .411", "0.811 7 of the", "[x] 0.822 7 of the", "k v 71 82",
         "References", "School of Electronics and Communication Engineering, Sun Yat-sen", "Gradient-",
     ],
 )  # fmt: skip
@@ -174,7 +174,7 @@ def test_tables_and_figures_serve_in_someone_elses_document(built, tmp_path):
     )
     subprocess.run([TEX[0], "-interaction=batchmode", "-halt-on-error", "mine.tex"], cwd=folder, check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip
-    assert "0.411" in text_of(folder / "mine.pdf")
+    assert ".411" in text_of(folder / "mine.pdf")
 
 
 def test_a_rebuild_removes_its_own_stale_files_and_no_others(notebook, tmp_path):
@@ -212,7 +212,7 @@ def broken_tex(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("broken_tex")
 def test_a_tex_that_fails_leaves_the_work_to_typst(notebook, tmp_path, capsys):
     out = tmp_path / "out"
-    assert "0.411" in text_of(build_report(notebook, out))
+    assert ".411" in text_of(build_report(notebook, out))
     said = capsys.readouterr().err
     assert "Font not found. l.12 x" in said
     assert str(out / "xelatex.log") in said
@@ -300,3 +300,8 @@ def test_a_report_tex_of_the_users_own_is_left_alone(notebook, tmp_path):
         build_report(notebook, tmp_path, "typst")
     assert (tmp_path / "figures" / "mine.pdf").read_text() == "mine"
     assert not (tmp_path / "report.pdf").exists()
+
+
+def test_characters_without_a_font_are_named(tmp_path, capsys):
+    build_report(written(tmp_path, new_markdown_cell("Petals of \U000f0000 and \U000f0001.")), tmp_path, "typst")
+    assert "the characters \U000f0000 \U000f0001:" in capsys.readouterr().err

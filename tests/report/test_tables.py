@@ -30,8 +30,8 @@ def test_epochs_stand_in_two_blocks_of_ten():
     assert [len(row) for row in table] == [11] * 6
     assert table[0] == [r"\textbf{Epoch}", *(rf"\textbf{{{epoch}}}" for epoch in range(10))]
     assert table[3] == [r"\textbf{Epoch}", *(rf"\textbf{{{epoch}}}" for epoch in range(10, 20))]
-    assert table[1][:3] == ["Train loss", "0.123", "1.123"]
-    assert table[5][-1] == "0.750"
+    assert table[1][:3] == ["Train loss", ".123", "1.123"]
+    assert table[5][-1] == ".750"
 
 
 def test_a_short_last_block_is_filled_up():
@@ -53,7 +53,7 @@ def test_a_missing_number_is_a_dash():
     frame = metrics(3)
     frame.loc[1, "val_acc"] = np.nan
     table = epoch_table(frame, COLUMNS, "t", "c")
-    assert rows(table.tabular)[2][1:] == ["0.500", "–", "0.750"]
+    assert rows(table.tabular)[2][1:] == [".500", "–", ".750"]
     assert ">–<" in table.html
 
 
@@ -108,8 +108,8 @@ def test_a_spread_stands_under_each_mean():
     spread = pd.DataFrame({"epoch": [0, 1, 2], "val_acc": [0.01, 0.02, 0.03]})
     table = epoch_table(metrics, {"val_acc": "Val acc"}, "x", "", block=2, spread=spread)
     cells = rows(table.tabular)
-    assert cells[1:3] == [["Val acc", "0.500", "0.600"], ["", "±0.010", "±0.020"]]
-    assert cells[4:6] == [["Val acc", "0.700", ""], ["", "±0.030", ""]]
+    assert cells[1:3] == [["Val acc", ".500", ".600"], ["", "±.010", "±.020"]]
+    assert cells[4:6] == [["Val acc", ".700", ""], ["", "±.030", ""]]
 
 
 def test_text_may_be_aligned_as_numbers_are():

@@ -320,6 +320,7 @@ def test_a_finished_run_without_its_checkpoints_is_not_overwritten(photos, tmp_p
     train_and_evaluate(experiment, photos, tmp_path)
     (tmp_path / "last.pt").unlink()
     before = (tmp_path / "metrics.csv").read_bytes()
+    assert train_and_evaluate(experiment, photos, tmp_path).info.finished  # nothing is left to do
     with pytest.raises(UserError, match="a finished run without its checkpoints"):
-        train_and_evaluate(experiment, photos, tmp_path)
+        train_and_evaluate(Experiment(**TINY | {"epochs": 2}), photos, tmp_path)
     assert (tmp_path / "metrics.csv").read_bytes() == before

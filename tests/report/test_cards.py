@@ -1,0 +1,85 @@
+"""What a reader must know before any number: photos, weights and settings that are not the paper's."""
+
+import dataclasses
+
+import pytest
+from made_up import changed, make_run
+
+from flowerlib.data.photos import paper_fingerprint
+from flowerlib.report import cards
+from flowerlib.runs import Device, EarlierEpochs, Session
+
+# the fingerprint of the paper's photos, as every run on them has recorded it
+PAPER = "8bb5e8b610c997e149f2a69fa5e0feed99a54e6488fef35ff300f074be0a85d4"
+
+
+def session(source="imagenet", trained_on=None, *, name="resnet18-bs32", file="own.pth", dataset=None, **settings):
+    run = changed(
+        make_run("resnet18-bs32", weights="none" if source == "none" else "imagenet", **settings),
+        dataset={"name": "flowers", "fingerprint": PAPER} | (dataset or {}),
+        weights={"source": source, "file": file, "sha256": file, "trained_on": trained_on},
+    )
+    return Session(name, (dataclasses.replace(run, name=name),))
+
+
+def test_the_papers_photos_weights_and_settings_need_no_word():
+    assert paper_fingerprint() == PAPER
+    assert cards.notice([session("imagenet", "ImageNet")]) == cards.mark([session("imagenet", "ImageNet")]) == ""
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (session("file", "birds_2"), r"† The networks start from weights trained on birds\_2."),
+        (session("file"), "† The networks start from weights from own.pth."),
+        (session("none"), "† The networks start from random weights."),
+        (session(dataset={"name": "synthetic", "fingerprint": "x"}), "no photo of a flower was used."),
+        (
+            session(dataset={"fingerprint": "one photo less"}),
+            "Photos: flowers, not exactly those of the course report.",
+        ),
+        (session(dataset={"name": "cats", "fingerprint": "x"}), "Photos: cats, not those of the course report."),
+        (session(rotation=0), "Settings other than the course report's: rotation 0 instead of 30."),
+    ],
+)
+def test_what_is_not_the_papers_is_said_once_and_marked_in_captions(start, said):
+    assert said in cards.notice([start])
+    assert cards.mark([start]) == " †"
+
+
+def test_where_sessions_start_differently_they_are_named():
+    mixed = [session("imagenet"), session("none", name="random-start", batch_size=64)]
+    for order in (mixed, mixed[::-1]):
+        assert cards.other_weights(order) == "random weights (ResNet-18, batch 64)"
+
+
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [
+        (session(batch_size=64), "batch size 64 instead of batch size 32"),
+        (session(model="resnet34", flip=0), "ResNet-34 instead of ResNet-18 and flip 0 instead of flip .1"),
+        (session("none"), "random weights instead of ImageNet weights"),
+        (session(seed=3, repeats=1), "the same settings"),
+    ],
+)
+def test_sessions_differ_in_what_decides_a_result(ours, said):
+    assert cards.differences(ours, session()) == said
+
+
+def test_earlier_epochs_computed_elsewhere_are_told():
+    run = session().runs[0]
+    there = EarlierEpochs(
+        device=Device(type="cpu", name="there", threads=2), versions={"torch": "2.15.0"}, commit=None, epochs=3
+    )
+    told = cards.computers([Session(run.name, (changed(run, earlier=(there,)),))])
+    assert told == [
+        "torch 2.15.0; cpu (cpu, 2 threads) (resnet18-bs32)",
+        "torch 2.15.0; there (cpu, 2 threads) (resnet18-bs32)",
+    ]
+
+
+def test_many_classes_are_summed_up():
+    few = session(dataset={"classes": {"a": 1, "b_c": 2}})
+    assert cards.classes_in_words(few) == r"1 a, 2 b\_c"
+    many = session(dataset={"classes": {str(number): number for number in range(1, 60)}})
+    assert cards.classes_in_words(many) == "from 1 to 59 in a class"

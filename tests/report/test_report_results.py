@@ -1,0 +1,85 @@
+"""The tables behind the report's sentences."""
+
+import numpy as np
+import pytest
+from made_up import PHOTOS, changed, make_run, with_right
+
+from flowerlib.data.photos import paper_fingerprint
+from flowerlib.files import REPORT
+from flowerlib.report import build, results
+from flowerlib.runs import Session
+
+
+def session(name="resnet18-bs32", repeats=(), **settings):
+    run = make_run(name, **settings)
+    columns = {"train_acc": 0.9, "train_loss": 0.3, "val_aug_loss": 0.4, "val_seconds": 2.0}
+    metrics = run.metrics.assign(**columns)
+    return Session(name, (type(run)(run.name, run.folder, run.info, metrics, run.predictions, tuple(repeats)),))
+
+
+@pytest.fixture
+def three():
+    return [
+        session(repeats=[0.5, 0.7]),
+        session("resnet18-bs64", table=with_right(800), clean=np.full(20, 0.8)),
+        session("resnet34-bs32", seconds=20.0, clean=np.full(20, 0.95)),
+    ]
+
+
+def test_the_summary_gives_the_mean_of_repeats_and_ratios_of_medians(three):
+    table = results.summary(three)
+    assert table["label"].tolist() == ["ResNet-18, batch 32", "ResNet-18, batch 64", "ResNet-34"]
+    assert table["augmented"].iloc[0] == pytest.approx(0.6)
+    assert table["augmented_sd"].iloc[0] == pytest.approx(np.std([0.5, 0.7], ddof=1))
+    assert table["published"].tolist() == [0.911, 0.895, 0.916]
+    assert table["time_ratio"].tolist() == pytest.approx([1, 1, 2], rel=0.02)
+    shown = results.shown_summary(table)
+    assert shown["Published"].tolist() == [".911", ".895", ".916"]
+    assert shown["Augmented"].iloc[0] == ".600 ± .141"
+    assert "Seeds" not in shown
+
+
+def test_other_sessions_are_not_set_beside_the_papers():
+    own = [session(learning_rate=0.1, model="resnet50")]
+    assert results.published_of(own[0], own) is None
+    assert "Published" not in results.shown_summary(results.summary(own))
+    assert list(results.curves(own[0], own)) == [""]
+
+
+def test_another_network_stands_beside_the_first_in_the_papers_figure(three):
+    rows = results.curves(three[2], three)
+    assert {title: list(tables) for title, tables in rows.items()} == {
+        "Published": ["ResNet-18, batch 32", "ResNet-34"],
+        "Ours": ["ResNet-18, batch 32", "ResNet-34"],
+    }
+    assert list(results.curves(three[1], three)[""]) == ["ours", "published"]
+
+
+def test_ablations_are_compared_with_the_first_and_corrected(three):
+    worse = session(flip=0, table=with_right(700), clean=np.full(20, 0.7))
+    same = session(rotation=0)
+    ablations = [session(clean=np.full(20, 0.9)), Session("no-flip", worse.runs), Session("no-rotation", same.runs)]
+    table = results.ablation_table(ablations)
+    assert table["difference"].tolist()[1:] == pytest.approx([-0.2, 0])
+    assert table["low"].iloc[1] < -0.2 < table["high"].iloc[1] < 0
+    assert table["holm_p"].iloc[1] < 0.05 < table["holm_p"].iloc[2]
+    assert results.corrected_ablations(table).startswith("no flip −.200 [")
+    assert results.shown_ablations(table).iloc[0].tolist()[-1] == "–"
+
+
+def test_the_numbers_of_one_networks_predictions(three):
+    run = three[0].runs[0]
+    numbers = results.overall(run)
+    assert numbers.loc["accuracy", "value"] == pytest.approx(900 / PHOTOS)
+    assert numbers.loc["confidence", "value"] == pytest.approx(0.9 * 0.9 + 0.1 * 0.8)
+    assert results.shown_classes(run)["Class"].tolist() == ["aster", "broom"]
+
+
+def test_the_paper_is_judged_on_its_photos_only(three):
+    assert not build.is_paper(three)
+    papers = [
+        Session(each.name, (changed(each.runs[0], dataset={"fingerprint": paper_fingerprint()}),)) for each in three
+    ]
+    assert build.is_paper(papers)
+    assert build.is_reference(REPORT / "results" / "paper")
+    assert not build.is_reference(REPORT / "results")
