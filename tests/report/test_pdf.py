@@ -303,5 +303,5 @@ def test_a_report_tex_of_the_users_own_is_left_alone(notebook, tmp_path):
 
 
 def test_characters_without_a_font_are_named(tmp_path, capsys):
-    build_report(written(tmp_path, new_markdown_cell("Petals of \U000f0000 and \U000f0001.")), tmp_path, "typst")
-    assert "the characters \U000f0000 \U000f0001:" in capsys.readouterr().err
+    build_report(written(tmp_path, new_markdown_cell("Petals of \U00012000 and \u0378.")), tmp_path, "typst")
+    assert "the characters \U00012000 \u0378:" in capsys.readouterr().err
