@@ -274,7 +274,7 @@ def _without_a_font(document: Path) -> list[str]:
     text = document.read_text("utf-8")
     if max(map(ord, text)) < BEYOND_OUR_FONT:
         return lost
-    text = text.replace("date: none", "date: datetime(year: 2000, month: 1, day: 1)")  # PDF/A insists on one
+    text = text.replace("title: title, date: none", "date: datetime(year: 2000, month: 1, day: 1)")  # PDF/A insists on one
     while True:
         document.write_text(text, encoding="utf-8")
         try:
