@@ -34,7 +34,8 @@ TEX_ENGINES = ("xelatex", "lualatex", "pdflatex")  # the first two know more tha
 TEX_OPTIONS = ("-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape")
 TEX_SECONDS = 300
 BEYOND_OUR_FONT = 0x530  # from here on, beyond Latin, Greek and Cyrillic, New Computer Modern has gaps
-FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")  # the figures' fonts, for the text too
+MATPLOTLIBS_FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")
+TEXT_FONT = "STIXGeneral*.ttf"  # the figures' own; another one there has an empty box for every character
 GENERATED = "% Written by flowerlib"  # the template's first line
 PRINTED = ("text/latex", "text/markdown")
 TABLE_FILES = {"tex": "tabular", "csv": "csv"}  # a file's suffix: the key of its content in the output's metadata
@@ -121,6 +122,9 @@ def _write_sources(notebook: NotebookNode, build: Path) -> None:
         (build / path).parent.mkdir(exist_ok=True)
         (build / path).write_bytes(content)
     shutil.copyfile(REPORT / "references.bib", build / "references.bib")
+    (build / "fonts").mkdir()
+    for font in MATPLOTLIBS_FONTS.glob(TEXT_FONT):
+        shutil.copyfile(font, build / "fonts" / font.name)
     config = Config()
     config.TemplateExporter.extra_template_basedirs = [str(REPORT)]
     config.ExtractOutputPreprocessor.enabled = False
@@ -219,7 +223,7 @@ def _with_tex(build: Path, engine: str) -> None:
 def _run_tex(command: list[str], build: Path, engine: str) -> None:
     """Run a program of TeX in ``build``; raise `TexFailed` with the log's line that tells why it failed."""
     # TeX would break its messages at 79 characters; and fonts lie where matplotlib brings them
-    environment = {**os.environ, "max_print_line": "1000", "OSFONTDIR": str(FONTS)}
+    environment = {**os.environ, "max_print_line": "1000", "OSFONTDIR": str(build / "fonts")}
     try:
         done = subprocess.run(
             command,
@@ -256,7 +260,7 @@ def _with_typst(build: Path) -> None:
     _check_floats(tex, body)
     (build / "report.typ").write_text(body, encoding="utf-8")
     try:
-        typst.compile(build / "report.typ", output=build / "report.pdf", root=build, font_paths=[FONTS])
+        typst.compile(build / "report.typ", output=build / "report.pdf", root=build, font_paths=[build / "fonts"])
     except typst.TypstError as error:
         raise UserError(f"Typst could not set the report: {error}") from error
     if lost := _without_a_font(build / "report.typ"):
@@ -274,11 +278,13 @@ def _without_a_font(document: Path) -> list[str]:
     text = document.read_text("utf-8")
     if max(map(ord, text)) < BEYOND_OUR_FONT:
         return lost
-    text = text.replace("title: title, date: none", "date: datetime(year: 2000, month: 1, day: 1)")  # PDF/A insists on one
+    text = text.replace(
+        "title: title, date: none", "date: datetime(year: 2000, month: 1, day: 1)"
+    )  # PDF/A insists on one
     while True:
         document.write_text(text, encoding="utf-8")
         try:
-            typst.compile(document, pdf_standards="a-2u", font_paths=[FONTS])
+            typst.compile(document, pdf_standards="a-2u", font_paths=[document.parent / "fonts"])
         except typst.TypstError as error:
             (cluster,) = re.findall(r"the text `\"(.+?)\"` could not be displayed", str(error)) or ("",)
             if not cluster:
