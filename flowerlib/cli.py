@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # an ASCII terminal can't print every class name
             stream.reconfigure(errors="replace")
+    options = None
     try:
         options = _parser().parse_args(arguments)
         _require_checkout()
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nInterrupted. {options.interrupted}", file=sys.stderr)
+        print(f"\nInterrupted. {options.interrupted if options else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` has read enough; Python would complain again when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

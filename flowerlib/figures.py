@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
 
@@ -261,40 +260,3 @@ def reliability_figure(bins: pd.DataFrame) -> Figure:
     below.margins(y=0.7 if upright else 0.25)
     below.set(xlabel="Confidence (above: mean of the bin)", ylabel="Photos")
     return figure
-
-
-def noise_figure(published: Mapping[str, Sequence[float]], repeated: Sequence[float]) -> Figure:
-    """How far accuracies scatter: of training that has come to rest, and of one network evaluated repeatedly.
-
-    Each row is centred on its own mean; the grey bar is one standard deviation to either side.
-
-    Args:
-        published: by session, the published augmented validation accuracies of its late epochs (14 to 19).
-        repeated: augmented validation accuracies of one fixed network, each of another random augmentation.
-    """
-    rows = {**published, "one network, evaluated repeatedly": repeated}
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.5 + 0.65 * len(rows)), layout="constrained")
-    labels = []
-    for row, (name, values) in enumerate(rows.items()):
-        points = 100 * (np.asarray(values) - np.mean(values))
-        spread = points.std(ddof=1)
-        ax.barh(row, 2 * spread, left=-spread, height=0.75, color="0.85")
-        ax.plot(points, row + _stacked(points), "o", color="black")
-        labels.append(f"{in_lines(name, 2)}\n{len(points)} values, sd {spread:.2f}")
-    ax.axvline(0, color="black", linewidth=0.5)
-    ax.set_yticks(range(len(rows)), labels)
-    ax.invert_yaxis()
-    ax.set(xlabel="Accuracy minus the row's mean (percentage points)")
-    return figure
-
-
-def _stacked(points: np.ndarray) -> np.ndarray:
-    """Offsets that set equal values one beside the other, around 0, within a row of height 1."""
-    places = np.round(points, 6)
-    counts, seen = Counter(places), Counter()
-    step = min(0.12, 0.7 / max(counts.values()))
-    offsets = []
-    for place in places:
-        offsets.append((seen[place] - (counts[place] - 1) / 2) * step)
-        seen[place] += 1
-    return np.array(offsets)

@@ -21,6 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 from flowerlib.errors import UserError, one_line
 from flowerlib.files import write_text
 
+LONGEST_SOCKET = 90  # characters; systems allow 104 to 108, and each channel adds its number
 KERNEL_SECONDS = 120  # to start: importing from a network drive takes its time
 KERNEL_OPTIONS = (
     "--log-level=CRITICAL",  # its own warnings are no user's business
@@ -68,13 +69,13 @@ def execute_notebook(
             )
     except DeadKernelError as error:
         raise UserError(
-            "The notebook's process was ended from outside, often for want of memory: choose a smaller batch_size, "
-            f"or close other programs. The same command goes on after the last whole epoch. Log: {log}."
+            "The notebook's process was ended from outside, often for lack of memory: close other programs or, for a "
+            f"session, choose a smaller batch_size. The same command resumes where it stopped. Log: {log}."
         ) from error
     except RuntimeError as error:  # jupyter_client's, before the first cell
         raise UserError(
             f"The notebook's Python process did not start ({one_line(error)}). The last line it wrote: "
-            f"{one_line(_last_line(log))}. Mend that and run the same command again."
+            f"{one_line(_last_line(log))}. Fix that and run the same command again."
         ) from error
     except PapermillExecutionError as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
@@ -87,7 +88,7 @@ def execute_notebook(
         where = error.filename or f"{output} or {log}"
         raise UserError(
             f"{where} could not be written ({one_line(error)}). Free some space or choose another folder; the same "
-            "command goes on after the last whole epoch."
+            "command resumes where it stopped."
         ) from error
     _drop_progress(output)
 
@@ -131,13 +132,19 @@ def _kernel_of_this_python(folder: Path, log: Path) -> type[AsyncKernelManager]:
 
         def __init__(self, **options):
             # its usual place is the home folder, which may be full
-            super().__init__(**options, connection_file=str(folder / "kernel.json"))
+            super().__init__(**options, connection_file=str(folder / "kernel.json"), **_transport(folder))
 
         async def start_kernel(self, **options):
             with log.open("ab") as file:
                 await super().start_kernel(**options, env=environment, stdout=file, stderr=file)
 
     return ThisPython
+
+
+def _transport(folder: Path) -> dict[str, str]:
+    """Sockets in ``folder``, where the system has them and the path is short enough: no network is needed then."""
+    address = str(folder / "socket")
+    return {"transport": "ipc", "ip": address} if os.name == "posix" and len(address) < LONGEST_SOCKET else {}
 
 
 class _Tee:

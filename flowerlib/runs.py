@@ -430,6 +430,25 @@ def read_info(folder: Path) -> RunInfo | None:
         ) from error
 
 
+def refuse_other_inputs(folder: Path, info: RunInfo) -> None:
+    """Refuse a folder that holds a finished run of other inputs than ``info``'s, or of more epochs.
+
+    Raises:
+        UserError: it does; each difference is named.
+    """
+    before = read_info(folder)
+    if before is None or not before.finished:  # what has begun is compared with its checkpoint
+        return
+    differences = describe_differences(training_inputs(before), training_inputs(info))
+    if before.settings.epochs > info.settings.epochs:
+        differences = differences or f"epochs: {before.settings.epochs} then, {info.settings.epochs} now"
+    if differences:
+        raise UserError(
+            f"{folder} holds a run of other inputs ({differences}). Nothing was run. Use --force to replace it, or "
+            "--runs FOLDER to keep both; in a notebook, another session or run_dir."
+        )
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a folder holds a finished run."""
     info = read_info(folder)
@@ -441,7 +460,8 @@ def is_complete(folder: Path, experiment: Experiment) -> bool:
     info = read_info(folder)
     if info is None or not info.finished or info.settings.epochs != experiment.epochs:
         return False
-    tables = all((folder / name).exists() for name in ("metrics.csv", "predictions.csv"))
+    names = ["metrics.csv", "predictions.csv", *(["augmented.csv"] if info.format > 1 else [])]
+    tables = all((folder / name).exists() for name in names)
     return tables and len(_read_repeats(folder / "repeats.csv")) >= experiment.repeats
 
 

@@ -18,7 +18,7 @@ from flowerlib.experiment import Experiment
 from flowerlib.files import NOTEBOOKS, check_space, locked, make_folder
 from flowerlib.notebooks import execute_notebook
 from flowerlib.progress import PROGRESS_VARIABLE
-from flowerlib.runs import LAST, RunInfo, describe_differences, is_complete, is_finished, read_info, training_inputs
+from flowerlib.runs import LAST, RunInfo, is_complete, is_finished, refuse_other_inputs
 from flowerlib.training.checkpoint import space_needed
 from flowerlib.training.device import pick_device, pick_precision
 from flowerlib.training.model import check_model, load_weights
@@ -87,18 +87,8 @@ def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path, group
 
 
 def _finished(plan: Plan) -> bool:
-    """Whether a session is done; refuses a folder that holds a run of other inputs, or of more epochs."""
-    info = read_info(plan.folder)
-    if info is None:
-        return False
-    differences = describe_differences(training_inputs(info), training_inputs(plan.info))
-    if info.finished and info.settings.epochs > plan.experiment.epochs:
-        differences = differences or f"epochs: {info.settings.epochs} then, {plan.experiment.epochs} now"
-    if differences:
-        raise UserError(
-            f"{plan.folder} holds a run of other inputs ({differences}). Nothing was run. "
-            "Use --force to replace it, or --runs FOLDER to keep both."
-        )
+    """Whether nothing is left to do; refuses a folder that holds a finished run of other inputs."""
+    refuse_other_inputs(plan.folder, plan.info)
     return is_complete(plan.folder, plan.experiment)
 
 
@@ -138,6 +128,8 @@ def _kept(folder: Path) -> str:
 def _set_aside(folder: Path) -> None:
     """Keep what was there before a forced run until that run, or one that goes on with it, has succeeded."""
     with locked(folder / ".lock", folder):  # a notebook may be at work
+        if any(folder.glob("*/run.json")):
+            raise UserError(f"{folder} holds other sessions: rename this session, or the file that they come from.")
         begun = (folder / LAST).exists() and not _aside(folder).exists()
         if begun or _may_be_finished(folder):
             shutil.rmtree(_aside(folder), ignore_errors=True)

@@ -139,29 +139,3 @@ def test_counts_do_not_run_into_each_other(times):
 
 
 # ---- noise
-
-
-def test_each_row_of_the_noise_figure_is_centred_and_shows_every_value():
-    series = {"a": [0.90, 0.92, 0.91, 0.91], "b": [0.5, 0.6]}
-    repeated = [0.91, 0.91, 0.93]
-    (ax,) = figures.noise_figure(series, repeated).axes
-    rows = [line for line in ax.get_lines() if line.get_marker() == "o"]
-    for row, (line, values) in enumerate(zip(rows, [*series.values(), repeated], strict=True)):
-        np.testing.assert_allclose(line.get_xdata(), 100 * (np.array(values) - np.mean(values)), atol=1e-9)
-        assert np.abs(line.get_ydata() - row).max() < 0.4
-        assert len(set(zip(line.get_xdata().round(6), line.get_ydata(), strict=True))) == len(values)
-    widths = [bar.get_width() for bar in ax.patches]
-    np.testing.assert_allclose(widths, [200 * np.std(v, ddof=1) for v in [*series.values(), repeated]])
-    labels = [text.get_text() for text in ax.get_yticklabels()]
-    assert labels[:2] == ["a\n4 values, sd 0.82", "b\n2 values, sd 7.07"]
-
-
-@pytest.mark.parametrize("sessions", [1, 3, 6])
-def test_the_noise_figure_has_room_for_long_names_and_many_values(sessions):
-    figures.use_report_style()
-    random = np.random.default_rng(0)
-    series = {f"{number}{LONG[number % 2][1:]}": random.random(6) for number in range(sessions)}
-    figure = figures.noise_figure(series, random.integers(500, 510, 200) / 570)
-    assert_nothing_leaves_the_page(figure)
-    boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
-    assert not any(upper.overlaps(lower) for upper, lower in pairwise(boxes))

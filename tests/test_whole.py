@@ -333,3 +333,14 @@ def test_a_session_of_the_real_photos(flowers_folder, weights_folder, tmp_path, 
     assert run.info.weights.source in ("file", "imagenet")
     # better than guessing the largest class, which is right for one photo in five
     assert run.metrics["val_acc"].iloc[-1] > 0.3
+
+
+def test_a_session_that_is_a_folder_of_sessions_is_not_set_aside(synthetic_runs, tmp_path, capsys):
+    runs = tmp_path / "runs" / synthetic_runs.name
+    shutil.copytree(synthetic_runs, runs / "mine")
+    source = read_run(synthetic_runs / SESSIONS[0]).info.settings.data
+    (tmp_path / "experiments.yaml").write_text("mine:\n")
+    arguments = ["--experiments", str(tmp_path / "experiments.yaml"), "--runs", str(runs.parent), "--force"]
+    assert main(["run", "--data", source, *arguments, *FAST]) == 1
+    assert "holds other sessions" in capsys.readouterr().err
+    assert (runs / "mine" / SESSIONS[0] / "run.json").exists()

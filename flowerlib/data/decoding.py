@@ -56,7 +56,7 @@ def decode(data: bytes) -> Image.Image:
     the first frame is decoded. Alpha is dropped.
 
     Raises:
-        ValueError: it has more than 8 bits per channel, which Pillow would silently clip to white, or so many pixels
+        ValueError: it is grey with more than 8 bits, which Pillow would silently clip to white, or has so many pixels
             that it must be a decompression bomb.
         Exception: whatever Pillow raises for a file that it can't decode.
     """
@@ -69,8 +69,10 @@ def decode(data: bytes) -> Image.Image:
         raise ValueError("more than 8 bits per channel: convert it to 8 bits")
     try:
         image.load()
-    except OSError:
-        image = _with_end_marker(image, data)
+    except OSError as error:
+        if (mended := _with_end_marker(image, data)) is None:
+            raise OSError("the file is cut off" if "truncated" in str(error) else str(error)) from error
+        image = mended
     if (turn := UPRIGHT.get(_orientation(image))) is not None:
         image = image.transpose(turn)
     if "transparency" in image.info:
@@ -92,21 +94,18 @@ def _orientation(image: Image.Image) -> int | None:
         return None
 
 
-def _with_end_marker(image: Image.Image, data: bytes) -> Image.Image:
-    """A JPEG that lacks its end marker only, which every viewer shows.
+def _with_end_marker(image: Image.Image, data: bytes) -> Image.Image | None:
+    """A JPEG that lacks its end marker only, which every viewer shows; None where more is missing.
 
     Where more is missing, a sequential JPEG ends in blocks of one colour; a progressive one, only blurred, can't be
     told from a whole one.
-
-    Raises:
-        OSError: more than the marker is missing.
     """
-    if image.format == "JPEG" and not image.info.get("progressive") and not data.endswith(JPEG_END):
+    if image.format in ("JPEG", "MPO") and not image.info.get("progressive") and not data.endswith(JPEG_END):
         mended = Image.open(io.BytesIO(data + JPEG_END), formats=FORMATS)
         corner = mended.crop((mended.width - 8, mended.height - 8, mended.width, mended.height))
         if len(corner.getcolors()) > 1:
             return mended
-    raise OSError("the file is cut off")
+    return None
 
 
 def _without_metadata(png: bytes) -> bytes:

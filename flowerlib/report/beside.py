@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from flowerlib.experiment import Experiment
-from flowerlib.report.claims import paper_sessions
 from flowerlib.report.curves import scatter
 from flowerlib.report.paper.others import others_index, others_tables
 from flowerlib.report.paper.published import SESSIONS, VALIDATION_PHOTOS, published_tables
 from flowerlib.report.statistics import accuracy
-from flowerlib.runs import Run, Session
+from flowerlib.runs import Session
 
 LATE = 2 * Experiment().lr_step  # the first epoch after the second drop of the learning rate, at the paper's settings
-
-# ---- beside the published tables
-
-QUANTITIES: Mapping[str, Callable[[pd.Series], float]] = {
-    "last": lambda values: values.iloc[-1],
-    "best": lambda values: values.max(),
-    "last five": lambda values: values.rolling(5).mean().iloc[-1],  # NaN of fewer epochs
-}
-
-
-def beside_published(runs: Sequence[Run]) -> pd.DataFrame:
-    """Validation accuracies of the paper's sessions: published, and ours under both protocols.
-
-    Only ``augmented`` is comparable with ``published``. The best epoch is chosen on the photos that measure it,
-    and is too high everywhere.
-
-    Returns:
-        A row a session and quantity (columns ``session``, ``quantity``): ``published``; ``augmented`` and
-        ``clean`` (ours, mean over seeds) with ``augmented_sd`` and ``clean_sd`` (NaN of one seed); ``seeds``;
-        ``augmented_minus_published``.
-    """
-    sessions = paper_sessions(runs)
-    rows = []
-    for name, table in published_tables().items():
-        networks = list(sessions.get(name, {}).values())
-        for quantity, take in QUANTITIES.items():
-            row = {"session": name, "quantity": quantity, "published": take(table["val_aug_acc"])}
-            for protocol, column in {"augmented": "val_aug_acc", "clean": "val_acc"}.items():
-                values = pd.Series([take(run.metrics[column]) for run in networks], dtype=float)
-                row |= {protocol: values.mean(), f"{protocol}_sd": values.std()}
-            rows.append(row | {"seeds": len(networks)})
-    result = pd.DataFrame(rows)
-    result["augmented_minus_published"] = result["augmented"] - result["published"]
-    return result
 
 
 def noise(evaluations: Sequence[float], photos: int = VALIDATION_PHOTOS) -> pd.DataFrame:
@@ -72,7 +37,8 @@ def noise(evaluations: Sequence[float], photos: int = VALIDATION_PHOTOS) -> pd.D
         name: scatter(table.loc[table["epoch"] >= LATE, "val_aug_acc"], VALIDATION_PHOTOS)
         for name, table in published_tables().items()
     } | {"repeated evaluation": scatter(evaluations, photos)}
-    return pd.DataFrame(rows).T.astype({"evaluations": int})
+    table = pd.DataFrame(rows).T.astype({"evaluations": int})
+    return table.assign(of_binomial=table["sd"] / table["binomial_sd"])
 
 
 # ---- accuracies after the last epoch

@@ -14,11 +14,11 @@ from flowerlib.errors import UserError, one_line
 from flowerlib.experiment import base_name, load_yaml, read_experiments
 from flowerlib.files import NOTEBOOKS, REPORT, locked, make_folder
 from flowerlib.notebooks import execute_notebook
-from flowerlib.report.cards import is_of_papers_photos, notice
+from flowerlib.report.cards import notice
 from flowerlib.report.claims import paper_sessions
 from flowerlib.report.display import TitlePage
 from flowerlib.report.pdf import build_report
-from flowerlib.report.results import all_runs
+from flowerlib.report.results import all_runs, is_of_papers_photos
 from flowerlib.runs import Run, Session, group_seeds, is_finished, read_info, read_runs
 
 REPORT_NOTEBOOK = NOTEBOOKS / "report.ipynb"

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from flowerlib.data.photos import FLOWERS, SYNTHETIC, paper_fingerprint
+from flowerlib.data.photos import FLOWERS, SYNTHETIC
 from flowerlib.experiment import Experiment
 from flowerlib.report.display import escaped
 from flowerlib.report.phrases import decimal, label, listing, network, start, whole
-from flowerlib.report.results import all_runs
-from flowerlib.runs import Computed, Run, Session
+from flowerlib.report.results import all_runs, is_of_papers_photos
+from flowerlib.runs import Computed, Session
 
 MARK = "†"  # in captions: see the notice on the title page
 
@@ -26,11 +26,6 @@ MOST_NAMED = 12  # classes in a sentence
 def is_synthetic(sessions: Sequence[Session]) -> bool:
     """Whether the photos are the embedded, generated ones."""
     return sessions[0].info.dataset.name == SYNTHETIC
-
-
-def is_of_papers_photos(sessions: Sequence[Session]) -> bool:
-    """Whether the runs are on the paper's photos, all of them and no others, whatever the folder is called."""
-    return sessions[0].info.dataset.fingerprint == paper_fingerprint()
 
 
 # ---- what must be known before any number
@@ -81,18 +76,20 @@ def changed_settings(session: Session) -> str:
 def differences(session: Session, first: Session) -> str:
     """The settings in which a session differs from the first: ``batch size 64 instead of 32``."""
     ours, base = (_described(each) for each in (session, first))
-    said = [f"{ours[name]} instead of {base[name]}" for name in ours if ours[name] != base[name]]
+    said = [
+        " ".join(filter(None, [name.strip(), ours[name], "instead of", base[name]]))
+        for name in ours
+        if ours[name] != base[name]
+    ]
     return listing(said) if said else "the same settings"
 
 
 def _described(session: Session) -> dict[str, str]:
-    """The settings that tell sessions apart, each with its name."""
+    """The settings that tell sessions apart, by name; networks and weights name themselves."""
     apart = {"seed", "data", "device", "precision", "repeats", "model", "weights"}
-    described = {"model": network(session.info.settings.model), "weights": start(session.info)}
+    described = {"": network(session.info.settings.model), " ": start(session.info)}
     return described | {
-        name: f"{name.replace('_', ' ')} {_value(value)}"
-        for name, value in session.info.settings
-        if name not in apart
+        name.replace("_", " "): _value(value) for name, value in session.info.settings if name not in apart
     }
 
 
@@ -170,8 +167,3 @@ def _computer(part: Computed) -> str:
     commit = f"; commit {commit[:12]}{' with changes' if dirty else ''}" if commit else ""
     device = part.device
     return f"{versions}; {escaped(device.name)} ({device.type}, {device.threads} threads){commit}"
-
-
-def is_one_seed(runs: Sequence[Run]) -> bool:
-    """Whether every run has the same seed."""
-    return len({run.info.seed for run in runs}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pypandoc
@@ -38,7 +39,11 @@ def write_html(tex: str, build: Path) -> None:
     ]
     try:
         html = pypandoc.convert_text(
-            tex.replace(".pdf}", ".svg}"), "html5", "latex", extra_args=options, cworkdir=str(build)
+            re.sub(r"(\{figures/[^{}]+)\.pdf\}", r"\1.svg}", tex),
+            "html5",
+            "latex",
+            extra_args=options,
+            cworkdir=str(build),
         )
     except RuntimeError as error:
         raise UserError(f"pandoc could not make HTML of report.tex: {one_line(error)}.") from error

@@ -6,7 +6,7 @@ Short phrases only: the sentences stand in report.ipynb.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from flowerlib.report.display import escaped
 from flowerlib.runs import RunInfo, Session
@@ -42,26 +42,9 @@ def p_text(p: float) -> str:
     return "< .001" if p < 0.001 else decimal(p, 2 + (p < 0.0995) + (p < 0.00995))
 
 
-def mean_sd(values: Iterable[float], places: int = 3) -> str:
-    """``.912 ± .004``: mean and standard deviation; the value alone where there is one."""
-    numbers = [value for value in values if not math.isnan(value)]
-    if not numbers:
-        return MISSING
-    mean = math.fsum(numbers) / len(numbers)
-    if len(numbers) == 1:
-        return decimal(mean, places)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (len(numbers) - 1))
-    return f"{decimal(mean, places)} ± {decimal(deviation, places)}"
-
-
 def whole(value: float) -> str:
     """``2,848``; a dash for none."""
     return MISSING if math.isnan(value) else f"{value:,.0f}".replace("-", MINUS)
-
-
-def percent(share: float, places: int = 0) -> str:
-    """``95 %``, with a space that doesn't break."""
-    return MISSING if math.isnan(share) else f"{100 * share:.{places}f}\u00a0%"
 
 
 def in_words(number: int) -> str:
@@ -97,12 +80,17 @@ def label(session: Session, sessions: Sequence[Session]) -> str:
     def described(each: Session) -> str:
         settings = each.info.settings
         models = [other.info.settings.model for other in sessions]
-        batch = f", batch {settings.batch_size}" if models.count(settings.model) > 1 else ""
+        batch = f" (batch size {settings.batch_size})" if models.count(settings.model) > 1 else ""
         return network(settings.model) + batch
 
     names = [described(each) for each in sessions]
     own = described(session)
     return own if names.count(own) == 1 else escaped(session.name)
+
+
+def unless_missing(value: float, sentence: str) -> str:
+    """``sentence`` with a number in its braces; nothing where there is no number."""
+    return "" if math.isnan(value) else sentence.format(decimal(value))
 
 
 def over_seeds(session: Session) -> str:

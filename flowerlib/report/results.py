@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flowerlib.data.duplicates import across_split, leaked, under_two_labels
+from flowerlib.data.photos import paper_fingerprint
 from flowerlib.experiment import Experiment
 from flowerlib.report.beside import headline
 from flowerlib.report.claims import paper_sessions
@@ -44,8 +45,15 @@ def all_runs(sessions: Sequence[Session]) -> list[Run]:
     return [run for session in sessions for run in session.runs]
 
 
+def is_of_papers_photos(sessions: Sequence[Session]) -> bool:
+    """Whether the runs are on the paper's photos, all of them and no others, whatever the folder is called."""
+    return sessions[0].info.dataset.fingerprint == paper_fingerprint()
+
+
 def published_of(session: Session, sessions: Sequence[Session]) -> pd.DataFrame | None:
-    """The paper's table for one of its sessions; None for others."""
+    """The paper's table for one of its sessions, on its photos; None for others."""
+    if not is_of_papers_photos(sessions):
+        return None
     for name, runs in paper_sessions(all_runs(sessions)).items():
         if any(run is own for run in runs.values() for own in session.runs):
             return published_tables()[name]
@@ -70,6 +78,7 @@ def summary(sessions: Sequence[Session]) -> pd.DataFrame:
     table["published"] = [np.nan if each is None else each["val_aug_acc"].iloc[-1] for each in published]
     table["train_acc"] = [each.last("train_acc").mean() for each in sessions]
     table["clean"] = [each.last("val_acc").mean() for each in sessions]
+    table.loc[table["seeds"] > 1, ["clean_low", "clean_high"]] = np.nan  # they are of one run
     table["clean_sd"] = [each.last("val_acc").std() for each in sessions]
     repeated = [
         [np.mean(run.repeats or run.metrics["val_aug_acc"].iloc[-1]) for run in each.runs] for each in sessions
@@ -271,3 +280,20 @@ def shown_others(table: pd.DataFrame) -> pd.DataFrame:
 def _rate(row: tuple) -> str:
     rate = f"learning rate {decimal(row.learning_rate)}" if row.learning_rate != Experiment().learning_rate else ""
     return "; ".join(filter(None, [rate, row.augmentation]))
+
+
+def shown_noise(table: pd.DataFrame) -> pd.DataFrame:
+    """`flowerlib.report.beside.noise` as it is printed."""
+    return pd.DataFrame(
+        {
+            "Accuracies": [
+                *(f"{name}, published, late" for name in table.index[:-1]),
+                "one network of ours, repeated",
+            ],
+            "Number": table["evaluations"].map(whole),
+            "Mean": table["mean"].map(decimal),
+            "SD": [decimal(value, 4) for value in table["sd"]],
+            "Mean step": [decimal(value, 4) for value in table["mean_step"]],
+            "SD / binomial SD": [decimal(value, 2) for value in table["of_binomial"]],
+        }
+    ).reset_index(drop=True)

@@ -269,25 +269,6 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
     )
 
 
-def claims_table(findings: Sequence[Finding]) -> pd.DataFrame:
-    """A row a claim: ``key``, ``claim``, ``published`` and ``ours`` (values with intervals, as text),
-    ``published_verdict`` and ``verdict`` (ours, corrected), ``would_decide`` (of ours).
-    """
-    table = findings_table(findings).set_index("key")
-    published, ours = (table[table["evidence"] == evidence] for evidence in (PUBLISHED, OURS))
-    return pd.DataFrame(
-        {
-            "claim": ours["claim"],
-            "published": published["result"],
-            "published_verdict": published["verdict"].where(published["value"].notna(), "–"),
-            "ours": ours["result"],
-            "verdict": ours["holm_verdict"].where(ours["value"].notna(), "–"),
-            "would_decide": ours["would_decide"],
-        },
-        index=ours.index,
-    ).reset_index()
-
-
 def result_text(finding: Finding) -> str:
     """``value [low, high]``; with a sign where it is a difference."""
     signed = len(finding.claim.sessions) > 1 and not finding.measure.logarithm
@@ -306,20 +287,34 @@ def range_text(claimed: tuple[float, float]) -> str:
 
 
 def number(table: pd.DataFrame, verdict: str) -> int:
-    """How many claims have a verdict; ``table`` as in `findings_table`, of one evidence."""
-    return int((table["verdict"] == verdict).sum())
+    """How many claims have a verdict; ``table`` as in `findings_table`, of one evidence, indexed by ``key``."""
+    return len(_with(table, verdict))
 
 
-def letters(table: pd.DataFrame, verdict: str, *, after_correction: bool = False) -> str:
-    """The letters of the claims with a verdict, ``a, d and e1``; ``table`` indexed by ``key``, of one evidence."""
-    column = "holm_verdict" if after_correction else "verdict"
-    return listing(list(table.index[table[column] == verdict])) if (table[column] == verdict).any() else "none"
+def letters(table: pd.DataFrame, verdict: str) -> str:
+    """The letters of the claims with a verdict, ``a, d and e1``; ``none`` where there are none."""
+    return listing(_with(table, verdict)) if number(table, verdict) else "none"
+
+
+def _with(table: pd.DataFrame, verdict: str) -> list[str]:
+    """Claims that were judged so; of our runs after correction, which leaves what it takes back undecided."""
+    final = table["holm_verdict"].where(table["holm_verdict"] != "", table["verdict"])
+    final = final.mask(final.str.endswith(NOT_AFTER_CORRECTION), UNDECIDED)
+    return list(table.index[(final == verdict) & table["value"].notna()])
+
+
+def told(table: pd.DataFrame, key: str, sentence: str) -> str:
+    """``sentence`` with the ``{result}`` and ``{verdict}`` of a claim; nothing where the claim has no value."""
+    row = table.loc[key]
+    verdict = row["holm_verdict"] or row["verdict"]
+    return "" if math.isnan(row["value"]) else sentence.format(result=row["result"], verdict=verdict)
 
 
 def agreed(table: pd.DataFrame) -> str:
-    """The letters of the claims that both evidences support."""
-    supported = table[table["verdict"] == SUPPORTED].groupby("key", sort=False).size()
-    return listing(list(supported.index[supported == 2])) if (supported == 2).any() else "none"
+    """The letters of the claims that both evidences support, ours after correction."""
+    published, ours = (table[table["evidence"] == each].set_index("key") for each in (PUBLISHED, OURS))
+    both = [key for key in _with(ours, SUPPORTED) if key in _with(published, SUPPORTED)]
+    return listing(both) if both else "none"
 
 
 def shown_claims(table: pd.DataFrame) -> pd.DataFrame:

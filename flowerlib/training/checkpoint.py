@@ -25,7 +25,6 @@ from flowerlib.runs import (
     RunInfo,
     describe_differences,
     inputs,
-    is_finished,
     training_inputs,
 )
 
@@ -192,7 +191,8 @@ def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: RunInfo) 
             "folder with --runs; in a notebook, another session or run_dir."
         )
     draws = checkpoint.get("draws", 1)
-    if draws != info.draws and not is_finished(path.parent):
+    trains = len(checkpoint["history"]) < info.settings.epochs
+    if draws != info.draws and trains:
         raise UserError(
             f"{path} was written by another version of flowerlib, whose random draws differ (version {draws} then, "
             f"{info.draws} now): resuming would mix the two in one session. Run with --force to begin again."

@@ -28,6 +28,7 @@ from flowerlib.runs import (
     is_complete,
     read_info,
     read_run,
+    refuse_other_inputs,
     write_augmented,
     write_info,
     write_metrics,
@@ -101,6 +102,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     scheduler = StepLR(optimizer, step_size=experiment.lr_step, gamma=experiment.lr_factor)
 
     info = describe_run(experiment, photos, indices, weights, model, device, precision)
+    refuse_other_inputs(run_dir, info)
     progress = read_last(run_dir, info, model, optimizer, scheduler)
     if is_complete(run_dir, experiment):
         return read_run(run_dir)
@@ -175,7 +177,10 @@ def _begin(run_dir: Path, info: RunInfo, progress: Progress, model: nn.Module) -
             "--force, or choose another folder with --runs; in a notebook, another session or run_dir."
         )
     if finished and not progress.history:
-        raise UserError(f"{run_dir} holds a finished run without its checkpoints. Choose another folder, or --force.")
+        raise UserError(
+            f"{run_dir} holds a finished run without its checkpoints. Choose another folder, or begin again with "
+            "--force."
+        )
     if not progress.history:
         check_space(run_dir, space_needed(model))
         return info

@@ -4,39 +4,12 @@ import numpy as np
 import pytest
 from made_up import make_run, with_right
 
-from flowerlib.report.beside import LATE, beside_published, headline, noise, others_numbers, others_table
+from flowerlib.report.beside import LATE, headline, noise, others_numbers, others_table
 from flowerlib.report.paper.published import SESSIONS
 from flowerlib.report.statistics import wilson
 from flowerlib.runs import Session
 
 # ---- beside the published tables
-
-
-def test_accuracies_beside_the_published_ones():
-    augmented, clean = np.linspace(0.5, 0.88, 20), np.linspace(0.6, 0.98, 20)
-    runs = [
-        make_run("resnet18-bs64", curve=augmented, clean=clean),
-        make_run("resnet18-bs64", seed=1, curve=augmented + 0.02, clean=clean),
-        make_run("resnet34-bs32", curve=augmented[::-1], clean=clean),
-    ]
-    table = beside_published(runs).set_index(["session", "quantity"])
-    last = table.loc[("resnet18-bs64", "last")]
-    # Table 2: the last epoch .895, the best .904, epochs 15-19 .893 .881 .898 .875 .895
-    assert last["published"] == 0.895
-    assert (last["augmented"], last["augmented_sd"]) == pytest.approx((0.89, 0.02 / math.sqrt(2)))
-    assert (last["clean"], last["clean_sd"]) == pytest.approx((0.98, 0))
-    assert last["seeds"] == 2
-    assert last["augmented_minus_published"] == pytest.approx(-0.005)
-    assert table.loc[("resnet18-bs64", "best"), "published"] == 0.904
-    five = table.loc[("resnet18-bs64", "last five")]
-    assert (five["published"], five["augmented"]) == pytest.approx((0.8884, 0.85))
-    falling = table.loc["resnet34-bs32"]["augmented"]
-    assert (falling["best"], falling["last"]) == pytest.approx((0.88, 0.5))
-    assert math.isnan(table.loc[("resnet34-bs32", "last"), "augmented_sd"])
-    missing = table.loc[("resnet18-bs32", "last")]
-    assert missing["published"] == 0.911
-    assert missing["seeds"] == 0
-    assert missing[["augmented", "clean", "augmented_minus_published"]].isna().all()
 
 
 def test_noise_of_the_late_epochs_and_of_repeated_evaluations():

@@ -50,14 +50,14 @@ def test_what_is_not_the_papers_is_said_once_and_marked_in_captions(start, said)
 def test_where_sessions_start_differently_they_are_named():
     mixed = [session("imagenet"), session("none", name="random-start", batch_size=64)]
     for order in (mixed, mixed[::-1]):
-        assert cards.other_weights(order) == "random weights (ResNet-18, batch 64)"
+        assert cards.other_weights(order) == "random weights (ResNet-18 (batch size 64))"
 
 
 @pytest.mark.parametrize(
     ("ours", "said"),
     [
-        (session(batch_size=64), "batch size 64 instead of batch size 32"),
-        (session(model="resnet34", flip=0), "ResNet-34 instead of ResNet-18 and flip 0 instead of flip .1"),
+        (session(batch_size=64), "batch size 64 instead of 32"),
+        (session(model="resnet34", flip=0), "ResNet-34 instead of ResNet-18 and flip 0 instead of .1"),
         (session("none"), "random weights instead of ImageNet weights"),
         (session(seed=3, repeats=1), "the same settings"),
     ],

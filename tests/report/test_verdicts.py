@@ -2,6 +2,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,17 +35,22 @@ from flowerlib.report.statistics import t_estimate
 from flowerlib.report.verdicts import (
     CONTRADICTED,
     METHOD,
+    NOT_AFTER_CORRECTION,
     OURS,
     PUBLISHED,
     SUPPORTED,
     THESE_RUNS,
     UNDECIDED,
     Finding,
-    claims_table,
+    agreed,
     corrected,
     findings_table,
     judge_all,
+    letters,
+    number,
     seeds_needed,
+    shown_claims,
+    told,
     verdict,
     what_decides,
 )
@@ -575,11 +581,30 @@ def test_findings_as_a_table():
         "i": "above 0",
         "j": "above 0",
     }
-    wide = claims_table(findings).set_index("key")
+    wide = shown_claims(table).set_index("")
     assert wide.index.tolist() == list(CLAIM)
-    assert wide.loc["h", ["published", "published_verdict", "ours", "verdict"]].tolist() == ["–"] * 4
-    assert wide.loc["e1", "verdict"] == UNDECIDED
-    assert wide.loc["e1", "published_verdict"] == SUPPORTED
+    assert wide.loc["h", ["Published", "Verdict", "Ours", "Our verdict"]].tolist() == ["–"] * 4
+    assert wide.loc["e1", ["Verdict", "Our verdict"]].tolist() == [SUPPORTED, UNDECIDED]
+
+
+def test_what_the_report_says_of_verdicts_is_corrected_and_silent_without_a_value():
+    table = pd.DataFrame(
+        {
+            "key": ["a", "b", "c", "d"],
+            "evidence": OURS,
+            "value": [1.0, 1.0, 1.0, np.nan],
+            "result": "1",
+            "verdict": [SUPPORTED, SUPPORTED, CONTRADICTED, UNDECIDED],
+            "holm_verdict": [SUPPORTED, SUPPORTED + NOT_AFTER_CORRECTION, CONTRADICTED, UNDECIDED],
+        }
+    )
+    ours = table.set_index("key")
+    assert (letters(ours, SUPPORTED), letters(ours, CONTRADICTED), letters(ours, UNDECIDED)) == ("a", "c", "b")
+    assert number(ours, UNDECIDED) == 1
+    assert told(ours, "b", "{result}: {verdict}") == "1: supported, not after correction"
+    assert told(ours, "d", "{result}") == ""
+    published = table.assign(evidence=PUBLISHED, holm_verdict="")
+    assert agreed(pd.concat([published, table])) == "a"
 
 
 def test_evaluate_says_of_each_session_its_number():

@@ -8,7 +8,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
 from flowerlib.errors import UserError
-from flowerlib.runs import EpochMetrics, write_info
+from flowerlib.runs import EpochMetrics
 from flowerlib.training.augment import DRAWS
 from flowerlib.training.checkpoint import read_last, write_last
 
@@ -75,5 +75,5 @@ def test_a_checkpoint_with_other_random_draws_is_not_resumed(last, draws):
     torch.save(content if draws is None else content | {"draws": draws}, last)
     with pytest.raises(UserError, match=rf"version {draws or 1} then, {DRAWS} now.*--force"):
         read_last(last.parent, INFO, *states())
-    write_info(last.parent, INFO.model_copy(update={"finished": True}))  # nothing more will be drawn
-    assert read_last(last.parent, INFO, *states()).history == [ROW]
+    done = INFO.model_copy(update={"settings": INFO.settings.model_copy(update={"epochs": 1})})
+    assert read_last(last.parent, done, *states()).history == [ROW]  # no epoch is left to be trained

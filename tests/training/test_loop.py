@@ -150,11 +150,11 @@ def test_more_epochs_go_on_and_end_as_if_asked_for_at_once_and_fewer_are_refused
     pd.testing.assert_frame_equal(at_once.metrics.drop(columns=SECONDS), later.metrics.drop(columns=SECONDS))
     pd.testing.assert_frame_equal(at_once.predictions, later.predictions)
     assert (later.info.finished, later.info.settings.epochs, later.repeats) == (True, 2, at_once.repeats)
-    with pytest.raises(UserError, match="holds 2 epochs, more than the 1 asked for"):
+    with pytest.raises(UserError, match="epochs: 2 then, 1 now"):
         train_and_evaluate(one, photos, tmp_path / "later")
 
 
-@pytest.mark.parametrize("lost", ["metrics.csv", "predictions.csv", "repeats.csv"])
+@pytest.mark.parametrize("lost", ["metrics.csv", "predictions.csv", "repeats.csv", "augmented.csv"])
 def test_a_lost_table_is_written_again_without_training(photos, tmp_path, monkeypatch, lost):
     experiment = Experiment(**TINY | {"repeats": 2})
     train_and_evaluate(experiment, photos, tmp_path)
@@ -324,3 +324,10 @@ def test_a_finished_run_without_its_checkpoints_is_not_overwritten(photos, tmp_p
     with pytest.raises(UserError, match="a finished run without its checkpoints"):
         train_and_evaluate(Experiment(**TINY | {"epochs": 2}), photos, tmp_path)
     assert (tmp_path / "metrics.csv").read_bytes() == before
+
+
+def test_a_finished_run_of_other_settings_is_refused_also_without_its_checkpoint(photos, tmp_path):
+    train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
+    (tmp_path / "last.pt").unlink()
+    with pytest.raises(UserError, match=r"momentum: 0\.9 then, 0\.5 now"):
+        train_and_evaluate(Experiment(**TINY | {"epochs": 1, "momentum": 0.5}), photos, tmp_path)
