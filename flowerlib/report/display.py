@@ -94,7 +94,12 @@ def _caption_latex(caption: str) -> str:
 
 
 def _caption_html(caption: str) -> str:
-    return _convert(" ".join(caption.split()), html.escape, lambda match: html.escape(match[0]))
+    return _convert(" ".join(caption.split()), html.escape, lambda match: _shown(html.escape(match[0])))
+
+
+def _shown(text: str) -> str:
+    """Return ``text`` with its references out of MathJax's reach."""
+    return re.sub(r"\\(?:eq)?ref\{[^{}]+\}", r'<span class="mathjax_ignore">\g<0></span>', text)
 
 
 _numbers: dict[str, int] = {}  # of figures and tables, in the order in which they are made: the order of print
@@ -114,7 +119,9 @@ def _float_html(body: str, label: str, caption: str) -> str:
     )
 
 
-# In JupyterLab cells come and go while one scrolls: what appears is filled in as it appears.
+# In JupyterLab MathJax reads `\ref{}` too, and knows no number of ours. In outputs it is kept off; a Markdown cell
+# shows its "???", and the hidden editor of that cell still holds what was referred to. Cells come and go while one
+# scrolls: what appears is filled in as it appears.
 _FILL_IN = r"""
 const numbers = %s;
 const pattern = /\\(ref|eqref|cite[tp]?)\{([^{}]+)\}/g;
@@ -130,8 +137,20 @@ function fill(root) {
     });
   }
 }
-fill(document.body);
-new MutationObserver((changes) => changes.forEach((change) => change.addedNodes.forEach(fill)))
+function fillTypeset() {
+  document.querySelectorAll(".jp-MarkdownCell").forEach((cell) => {
+    const source = cell.querySelector(".cm-content")?.textContent ?? "";
+    const keys = [...source.matchAll(/\\(?:eq)?ref\s*\{([^{}]+)\}/g)].map((match) => match[1]);
+    const unknown = [...cell.querySelectorAll("mjx-container")].filter((ref) => ref.querySelector('mrow[href="#"]'));
+    if (keys.length === unknown.length) unknown.forEach((ref, place) => ref.replaceWith(number(keys[place])));
+  });
+}
+function fillAll(nodes) {
+  nodes.forEach(fill);
+  fillTypeset();
+}
+fillAll([document.body]);
+new MutationObserver((changes) => fillAll(changes.flatMap((change) => [...change.addedNodes])))
   .observe(document.body, { childList: true, subtree: true });
 """
 
@@ -268,7 +287,7 @@ class Prose:
         _checked(self.markdown)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        data = {"text/plain": self.markdown, "text/markdown": self.markdown}
+        data = {"text/plain": self.markdown, "text/markdown": _shown(self.markdown)}
         return data, {"flowerlib": {"kind": "prose"}}
 
 
