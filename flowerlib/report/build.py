@@ -120,7 +120,9 @@ def load_pairs(folder: Path) -> pd.DataFrame | None:
     fingerprints = [
         info.dataset.fingerprint for info in infos if info and info.finished
     ]  # `load_sessions`: all equal
-    return read_pairs(Path(folder) / PAIRS, fingerprints[0]) if fingerprints else None
+    tables = [place / PAIRS for place in (Path(folder), Path(folder).parent)]  # sessions of another file lie deeper
+    found = (read_pairs(table, fingerprints[0]) for table in tables if fingerprints)
+    return next((pairs for pairs in found if pairs is not None), None)
 
 
 def is_paper(sessions: Sequence[Session]) -> bool:

@@ -106,7 +106,7 @@ def classes_in_words(session: Session) -> str:
     """``588 daisy, 556 dandelion, …``; for many classes their smallest and largest."""
     counts = session.info.dataset.classes
     if len(counts) <= MOST_NAMED:
-        return ", ".join(f"{whole(count)} {escaped(name)}" for name, count in counts.items())
+        return ", ".join(f"{whole(count)} {name}" for name, count in counts.items())
     return f"from {whole(min(counts.values()))} to {whole(max(counts.values()))} in a class"
 
 
@@ -115,9 +115,7 @@ def data_card(session: Session, pairs: pd.Series | None) -> pd.DataFrame:
     info = session.info
     papers = is_of_papers_photos([session])
     rows = {
-        "Origin": "TensorFlow's flower photos, in part; photographers' CC BY licences"
-        if papers
-        else escaped(info.dataset.name),
+        "Origin": "the course report's data set" if papers else info.dataset.name,
         "Photos": f"{whole(info.dataset.photos)}: {classes_in_words(session)}",
         "Initial weights": other_weights([session]) or "ImageNet weights",
         "Left out as unreadable": whole(len(info.dataset.skipped)),

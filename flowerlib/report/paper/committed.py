@@ -58,7 +58,8 @@ def _crop(settings: Experiment) -> str:
 
 
 def _normalization(info: RunInfo) -> str:
-    return f"mean {', '.join(map(str, info.input.mean))}; deviation {', '.join(map(str, info.input.std))}"
+    mean, deviation = (", ".join(f"{value:.3g}" for value in values) for values in (info.input.mean, info.input.std))
+    return f"mean {mean}; deviation {deviation}"
 
 
 def _split(info: RunInfo) -> str:
