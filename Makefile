@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 RUN    := .venv/bin/flowerlib
-PIP    := .venv/bin/pip install --quiet --disable-pip-version-check
+# PIP_USER: a pip.conf that installs for the user would be refused in an environment.
+PIP    := PIP_USER=0 .venv/bin/pip install --quiet --disable-pip-version-check
 
 # On Linux the package index gives PyTorch's CUDA build (6 GB on disk); TORCH=cpu takes the small CPU build.
 TORCH ?= default
