@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,17 +303,19 @@ class Session:
 def group_seeds(runs: Sequence[Run]) -> list[Session]:
     """Put the seeds of a session together: runs with equal inputs whose names differ in the seed alone.
 
-    A seed that is there twice, as ``slow`` and as ``slow-seed0``, counts once.
+    A seed that is there twice, as ``slow`` and as ``slow-seed0``, counts once. Where seeds of one name differ
+    in more than the seed, each group has the name of its first run.
     """
     groups: dict[tuple[str, str], dict[int, Run]] = {}
     for run in runs:
         seed = run.info.settings.seed
         same_but_seed = json.dumps(inputs(run.info) | {"seed": None}, sort_keys=True)
         groups.setdefault((base_name(run.name, seed), same_but_seed), {}).setdefault(seed, run)
+    namesakes = Counter(name for name, _ in groups)
     sessions = []
     for (name, _), group in groups.items():
         runs = tuple(group[seed] for seed in sorted(group))
-        sessions.append(Session(name if len(runs) > 1 else runs[0].name, runs))
+        sessions.append(Session(name if len(runs) > 1 and namesakes[name] == 1 else runs[0].name, runs))
     return sessions
 
 

@@ -51,6 +51,9 @@ def test_one_seed_keeps_its_name_and_other_settings_stay_apart():
     assert [each.name for each in group_seeds([named("slow-seed4", seed=4)])] == ["slow-seed4"]
     apart = group_seeds([named("slow-seed0"), named("slow-seed1", seed=1, learning_rate=0.1)])
     assert [each.name for each in apart] == ["slow-seed0", "slow-seed1"]
+    pairs = [named(f"slow-seed{seed}", seed=seed, learning_rate=0.1 if seed > 1 else 0.2) for seed in range(4)]
+    named_seeds = [(each.name, each.seeds) for each in group_seeds(pairs)]
+    assert named_seeds == [("slow-seed0", [0, 1]), ("slow-seed2", [2, 3])]
     assert [each.name for each in group_seeds([named("a"), named("b")])] == ["a", "b"]
 
 
