@@ -22,6 +22,7 @@ from flowerlib.progress import progress_bar
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
 HIDDEN = "hidden"
+SYSTEM_NAMES = frozenset(("__macosx", "desktop.ini", "thumbs.db"))  # hidden on the system that makes them
 TRAINING_SHARE = 0.8  # section 3: int(.8 · 2,848) = 2,278 photos
 
 
@@ -206,7 +207,7 @@ def list_files(root: Path) -> Listing:
     classes, photos, unused = [], [], {}
     try:
         for entry in root.iterdir():
-            if entry.name.startswith("."):
+            if _is_hidden(entry):
                 unused[entry.name] = HIDDEN
             elif not entry.is_dir():
                 unused[entry.name] = "not in a class folder"
@@ -333,8 +334,12 @@ def _synthetic_folder() -> Path:
     return folder
 
 
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in SYSTEM_NAMES
+
+
 def _why_unused(file: Path) -> str | None:
-    if file.name.startswith("."):
+    if _is_hidden(file):
         return HIDDEN
     if file.is_dir():
         return "a folder within a class folder"
@@ -360,7 +365,7 @@ def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> No
         found = f"only the class folder '{listing.classes[0]}'" if listing.classes else "no class folder"
         raise UserError(
             f"{root} holds {found}, and a classifier needs at least two classes. Name the folder that holds "
-            "a folder of photos for each class."
+            f"a folder of photos for each class.{_suggestion(root, listing)}"
         )
     if reserved := {"photo", "label"} & set(listing.classes):
         raise UserError(
@@ -371,8 +376,28 @@ def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> No
         kind = "readable photos" if skipped else "photos"
         raise UserError(
             f"In {root} these class folders hold no {kind}: {', '.join(empty)}. Put photos "
-            f"({', '.join(sorted(SUFFIXES))}) directly into them, or remove them."
+            f"({', '.join(sorted(SUFFIXES))}) directly into them, or remove them.{_suggestion(root, listing)}"
         )
+
+
+def _suggestion(root: Path, listing: Listing) -> str:
+    """Ask for the folder one level up or down, where that is a folder of class folders."""
+    for folder in [root / name for name in listing.classes] or [root.parent]:
+        if _holds_class_folders(folder):
+            return f" Did you mean {folder}?"
+    return ""
+
+
+def _holds_class_folders(folder: Path) -> bool:
+    try:
+        holding = (
+            any(file.suffix.lower() in SUFFIXES for file in entry.iterdir())
+            for entry in folder.iterdir()
+            if entry.is_dir() and not _is_hidden(entry)
+        )
+        return sum(holding) > 1
+    except OSError:  # a suggestion is not worth an error of its own
+        return False
 
 
 def _refuse_unreadable(root: Path, files: Sequence[PhotoFile]) -> None:

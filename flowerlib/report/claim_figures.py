@@ -16,7 +16,7 @@ from flowerlib.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED
 
 COLUMNS = 3
 MARKERS = {SUPPORTED: ("o", "black"), CONTRADICTED: ("X", "black"), UNDECIDED: ("o", "white")}
-SOURCES = {"the paper": ("s", "#D55E00"), "others": ("o", "#0072B2")}
+SOURCES = {"the paper": ("s", "C1"), "others": ("o", "C0")}  # colours of `use_report_style`
 
 
 def claims_figure(table: pd.DataFrame) -> Figure:

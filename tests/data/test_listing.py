@@ -206,8 +206,32 @@ def test_a_source_that_is_not_a_folder_of_photos(photo_folder, monkeypatch, sour
 
 
 def test_photos_without_class_folders(photo_folder):
-    with pytest.raises(UserError, match=r"no class folder.*at least two"):
+    parent = re.escape(str(photo_folder))
+    with pytest.raises(UserError, match=rf"no class folder.*at least two.*Did you mean {parent}\?"):
         load_photos(str(photo_folder / "aster"))
+
+
+@pytest.mark.parametrize("others", [(), ("notes",), ("broom", "notes")])
+def test_class_folders_one_level_further_down(photo_folder, others):
+    for name in ("flowers", *others):
+        (photo_folder.parent / "download" / name).mkdir(parents=True)
+    for folder in photo_folder.iterdir():
+        folder.rename(photo_folder.parent / "download/flowers" / folder.name)
+    with pytest.raises(UserError, match=r"Did you mean \S*download/flowers\?$"):
+        load_photos(str(photo_folder.parent / "download"))
+
+
+def test_what_the_system_adds_is_neither_a_class_nor_a_photo(photo_folder, capsys):
+    photos = list_files(photo_folder)
+    for name in ("__MACOSX", ".ipynb_checkpoints", "aster/.ipynb_checkpoints"):
+        (photo_folder / name).mkdir()
+        (photo_folder / name / "0.jpg").write_bytes(b"")
+    for name in ("Thumbs.db", "aster/Thumbs.db", "aster/desktop.ini", "aster/._0.jpg"):
+        (photo_folder / name).write_bytes(b"")
+    listed = list_files(photo_folder)
+    assert (listed.classes, listed.photos) == (photos.classes, photos.photos)
+    load_photos(str(photo_folder))
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_one_class_only(photo_folder):
