@@ -134,7 +134,7 @@ def test_a_full_disk_on_papermills_side_is_said(photo_folder, tmp_path, capsys, 
     said = capsys.readouterr().err
     assert "session.ipynb" in said
     assert "No space left on device" in said
-    assert "the same command goes on after the last whole epoch" in said
+    assert "the same command resumes where it stopped" in said
 
 
 def test_a_failing_session_leaves_its_notebook_and_the_others_go_on(photo_folder, tmp_path, capsys, monkeypatch):
@@ -202,7 +202,7 @@ def test_a_forced_run_that_fails_keeps_the_one_before(synthetic_runs, tmp_path, 
     monkeypatch.setattr(papermill, "execute_notebook", die)
     assert sessions.run_sessions({SESSIONS[0]: experiment}, runs, force=True) == [SESSIONS[0]]
     error = capsys.readouterr().err
-    assert "for want of memory" in error
+    assert "for lack of memory" in error
     kept = folder.with_name(f".{SESSIONS[0]}.before")
     assert str(kept) in error
     assert (kept / "metrics.csv").read_bytes() == before
