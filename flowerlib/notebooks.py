@@ -53,7 +53,8 @@ def execute_notebook(
     unknown = parameters.keys() - papermill.inspect_notebook(_unformatted(notebook)).keys()
     if unknown:
         raise UserError(f"The notebook {notebook} has no parameter {', '.join(sorted(unknown))}.")
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    for name in ("papermill", "asyncio"):  # what they report is raised too; Ctrl-C leaves a task of theirs unfinished
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with log.open("a", encoding="utf-8") as file, TemporaryDirectory(prefix="flowerlib-") as folder:
             papermill.execute_notebook(
