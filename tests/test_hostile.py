@@ -328,7 +328,7 @@ def as_override(folder, mine):
 
 def as_title(folder, mine):
     (folder / "title.yaml").write_text(f"title: !!python/object/apply:os.mkdir [{mine.folder}]")
-    title_page([], folder / "title.yaml")
+    title_page("", folder / "title.yaml")
 
 
 def as_checkpoint(folder, mine):

@@ -14,7 +14,6 @@ from flowerlib.errors import UserError, one_line
 from flowerlib.experiment import base_name, load_yaml, read_experiments
 from flowerlib.files import NOTEBOOKS, REPORT, locked, make_folder
 from flowerlib.notebooks import execute_notebook
-from flowerlib.report.cards import notice
 from flowerlib.report.claims import paper_sessions
 from flowerlib.report.display import TitlePage
 from flowerlib.report.pdf import build_report
@@ -145,10 +144,10 @@ class _Title(BaseModel):
     date: Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))] = ""  # YAML has dates
 
 
-def title_page(sessions: Sequence[Session], path: Path = REPORT / "title.yaml") -> TitlePage:
-    """Title and authors from the student's file, and a notice where data or weights are not the paper's."""
+def title_page(notice: str, path: Path = REPORT / "title.yaml") -> TitlePage:
+    """Title and authors from the student's file, above what a reader must know first (may be empty)."""
     try:
         page = _Title.model_validate(load_yaml(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} must give title, authors (a list) and date: {one_line(error)}.") from error
-    return TitlePage(page.title, page.authors, page.date, notice(sessions))
+    return TitlePage(page.title, page.authors, page.date, notice)

@@ -7,14 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from flowerlib.data.photos import FLOWERS, SYNTHETIC
+from flowerlib.data.photos import SYNTHETIC
 from flowerlib.experiment import Experiment
 from flowerlib.report.display import escaped
 from flowerlib.report.phrases import decimal, label, listing, network, start, whole
 from flowerlib.report.results import all_runs, is_of_papers_photos
 from flowerlib.runs import Computed, Session
-
-MARK = "†"  # in captions: see the notice on the title page
 
 # what tells sessions and machines apart, or is told elsewhere
 NOT_THE_METHOD = {
@@ -28,28 +26,13 @@ def is_synthetic(sessions: Sequence[Session]) -> bool:
     return sessions[0].info.dataset.name == SYNTHETIC
 
 
-# ---- what must be known before any number
-
-
-def notice(sessions: Sequence[Session]) -> str:
-    """What differs from the paper's photos, weights or settings, in the words of a notice; empty if nothing does."""
-    said = []
-    if is_synthetic(sessions):
-        said.append("A demonstration on synthetic pictures: no photo of a flower was used.")
-    elif not is_of_papers_photos(sessions):
-        name = sessions[0].info.dataset.name
-        exactly = " exactly" if name == FLOWERS else ""
-        said.append(f"Photos: {escaped(name)}, not{exactly} those of the course report.")
-    if weights := other_weights(sessions):
-        said.append(f"The networks start from {weights}.")
-    if changes := changed_settings(sessions[0]):
-        said.append(f"Settings other than the course report's: {changes}.")
-    return f"{MARK} {' '.join(said)}" if said else ""
+# ---- what differs from the course report
 
 
 def mark(sessions: Sequence[Session]) -> str:
-    """What a caption adds where the title page has a notice: `` †``, or nothing."""
-    return f" {MARK}" if notice(sessions) else ""
+    """What captions add where something differs: `` †``, or nothing. The notice on the title page says what."""
+    same = is_of_papers_photos(sessions) and not other_weights(sessions) and not changed_settings(sessions[0])
+    return "" if same else " †"
 
 
 def other_weights(sessions: Sequence[Session]) -> str:

@@ -22,29 +22,26 @@ def session(source="imagenet", trained_on=None, *, name="resnet18-bs32", file="o
     return Session(name, (dataclasses.replace(run, name=name),))
 
 
-def test_the_papers_photos_weights_and_settings_need_no_word():
+def test_the_papers_photos_weights_and_settings_need_no_mark():
     assert paper_fingerprint() == PAPER
-    assert cards.notice([session("imagenet", "ImageNet")]) == cards.mark([session("imagenet", "ImageNet")]) == ""
+    papers = session("imagenet", "ImageNet")
+    assert cards.mark([papers]) == cards.other_weights([papers]) == cards.changed_settings(papers) == ""
 
 
 @pytest.mark.parametrize(
-    ("start", "said"),
+    ("start", "weights", "settings"),
     [
-        (session("file", "birds_2"), r"† The networks start from weights trained on birds\_2."),
-        (session("file"), "† The networks start from weights from own.pth."),
-        (session("none"), "† The networks start from random weights."),
-        (session(dataset={"name": "synthetic", "fingerprint": "x"}), "no photo of a flower was used."),
-        (
-            session(dataset={"fingerprint": "one photo less"}),
-            "Photos: flowers, not exactly those of the course report.",
-        ),
-        (session(dataset={"name": "cats", "fingerprint": "x"}), "Photos: cats, not those of the course report."),
-        (session(rotation=0), "Settings other than the course report's: rotation 0 instead of 30."),
+        (session("file", "birds_2"), r"weights trained on birds\_2", ""),
+        (session("file"), "weights from own.pth", ""),
+        (session("none"), "random weights", ""),
+        (session(dataset={"fingerprint": "one photo less"}), "", ""),
+        (session(rotation=0), "", "rotation 0 instead of 30"),
     ],
 )
-def test_what_is_not_the_papers_is_said_once_and_marked_in_captions(start, said):
-    assert said in cards.notice([start])
+def test_what_is_not_the_papers_is_marked_in_captions(start, weights, settings):
     assert cards.mark([start]) == " †"
+    assert cards.other_weights([start]) == weights
+    assert cards.changed_settings(start) == settings
 
 
 def test_where_sessions_start_differently_they_are_named():
