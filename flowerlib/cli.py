@@ -112,11 +112,11 @@ def _run(options: argparse.Namespace) -> int:
         if (value := getattr(options, key)) is not None:
             overrides[key] = value
     # an error in them is the command line's, not the file's
-    Experiment(**{key: value for key, value in overrides.items() if key != "seeds"})
+    Experiment(**{key: value for key, value in overrides.items() if key not in ("seeds", "folds")})
     experiments = read_experiments(options.experiments, overrides)
     chosen = {}
     for name in options.sessions or experiments:
-        named = {key: each for key, each in experiments.items() if name in (key, base_name(key, each.seed))}
+        named = {key: each for key, each in experiments.items() if name in (key, base_name(key, each))}
         if not named:
             raise UserError(f"{options.experiments} has no session '{name}'. There are: {', '.join(experiments)}.")
         chosen |= named

@@ -49,7 +49,6 @@ class Experiment(BaseModel):
 
     Photos and network:
         data: ``flowers``, ``synthetic``, or a folder of class folders.
-        skip_bad: leave out photos that can't be read instead of refusing them; run.json lists them.
         split_seed: draws the 80/20 split. It is not ``seed``, so that sessions can be compared photo by photo.
         model: a torchvision classifier whose last layer is linear, or ``efficientnet_lite0``.
         weights: ``imagenet``, ``none``, a state_dict file, or a folder with ``<model>.pth``.
@@ -73,6 +72,16 @@ class Experiment(BaseModel):
         hue: largest shift, as a fraction of the colour circle.
         translation: largest shift in x and in y, as a fraction of the image's side.
 
+    For photos of your own (not in the paper):
+        skip_bad: leave out photos that can't be read instead of refusing them; run.json lists them.
+        exclude: a file that lists photos to leave out, one path a line, such as ``rose/1.jpg``.
+        cache: keep decoded photos on the disk; without it, they are decoded for every view.
+        split: ``auto`` keeps the split of a folder with ``train`` and ``val``, and is ``random`` for others;
+            ``stratified`` gives each side its share of every class; ``grouped`` keeps near-duplicates on one side.
+        test: share of the photos that nothing is chosen by; best.pt is scored on them once, at the end.
+        folds, fold: cross-validation; this session validates on part ``fold``, from 0, of ``folds``.
+        class_weights: ``balanced`` weights the training loss so that every class counts the same.
+
     Raises:
         UserError: a setting is unknown, has the wrong type or is out of range; the message says what is allowed.
     """
@@ -80,7 +89,6 @@ class Experiment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     data: Text = "flowers"
-    skip_bad: bool = False
     split_seed: Seed = 0
     model: Text = "resnet18"
     weights: Text = "imagenet"
@@ -107,13 +115,32 @@ class Experiment(BaseModel):
     hue: Number = Field(0.1, ge=0, le=0.5)
     translation: Probability = 0.1
 
+    skip_bad: bool = False
+    exclude: Text | None = None
+    cache: bool = True
+    split: Literal["auto", "random", "stratified", "grouped"] = "auto"
+    test: Number = Field(0.0, ge=0, le=0.5)
+    folds: int | None = Field(None, ge=2, le=20)
+    fold: int | None = Field(None, ge=0)
+    class_weights: Literal["none", "balanced"] = "none"
+
     @model_validator(mode="wrap")
     @classmethod
     def _explain(cls, settings: Any, validate: Any) -> Experiment:
         try:
-            return validate(settings)
+            experiment = validate(settings)
         except ValidationError as error:
             raise UserError(" ".join(_in_words(each) for each in error.errors())) from error
+        if (experiment.fold is None) != (experiment.folds is None) or (experiment.fold or 0) >= (
+            experiment.folds or 1
+        ):
+            raise UserError(
+                "fold and folds go together, and fold counts from 0: 'fold: 0' with 'folds: 5' is the first of five. "
+                "In experiments.yaml, 'folds: 5' alone stands for a session for each."
+            )
+        if experiment.folds and experiment.test:
+            raise UserError("folds and test can't be combined: with folds, every photo is tested once.")
+        return experiment
 
     @classmethod
     def from_notebook(cls, variables: Mapping[str, Any]) -> Experiment:
@@ -170,7 +197,8 @@ def did_you_mean(word: str, known: Collection[str], question: str = "Did you mea
 def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Experiment]:
     """Read an experiments.yaml: a mapping from a session's name to what differs from the paper.
 
-    Besides settings, an entry may list ``seeds``: it then stands for one session per seed (see `seed_name`).
+    Besides settings, an entry may list ``seeds``, or give a number of ``folds``: it then stands for one session per
+    seed or fold (see `seed_name`, `fold_name`).
 
     Args:
         path: the YAML file.
@@ -207,9 +235,16 @@ def seed_name(name: str, seed: int) -> str:
     return f"{name}-seed{seed}"
 
 
-def base_name(name: str, seed: int) -> str:
-    """A session's name without the seed that `seed_name` adds to it."""
-    return name.removesuffix(seed_name("", seed))
+def fold_name(name: str, fold: int) -> str:
+    """The name of a session that experiments.yaml runs with ``folds``."""
+    return f"{name}-fold{fold}"
+
+
+def base_name(name: str, experiment: Experiment) -> str:
+    """A session's name without the seed or fold that `seed_name` or `fold_name` adds to it."""
+    if experiment.fold is not None:
+        return name.removesuffix(fold_name("", experiment.fold))
+    return name.removesuffix(seed_name("", experiment.seed))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -268,13 +303,19 @@ def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any])
     if entry.get("weights") == "none":
         settings["weights"] = "none"
     seeds = settings.pop("seeds", None)
+    folds = settings.get("folds") if "fold" not in settings else None
     try:
-        if seeds is None or "seed" in overrides:
-            return {name: Experiment(**settings)}
-        if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds) or "seed" in entry:
-            raise UserError(
-                f"seeds must list different whole numbers, as in 'seeds: [0, 1, 2]', not {one_line(repr(seeds))}."
-            )
-        return {seed_name(name, seed): Experiment(**{**settings, "seed": seed}) for seed in seeds}
+        if seeds is not None and "seed" not in overrides:
+            if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds) or "seed" in entry:
+                raise UserError(
+                    f"seeds must list different whole numbers, as in 'seeds: [0, 1, 2]', not {one_line(repr(seeds))}."
+                )
+            if folds is not None:
+                raise UserError("give seeds or folds, not both.")
+            return {seed_name(name, seed): Experiment(**{**settings, "seed": seed}) for seed in seeds}
+        if folds is not None:
+            first = Experiment(**settings, fold=0)
+            return {fold_name(name, fold): first.model_copy(update={"fold": fold}) for fold in range(first.folds)}
+        return {name: Experiment(**settings)}
     except UserError as error:
         raise UserError(f"In {path}, session '{name}': {error}") from error

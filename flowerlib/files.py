@@ -54,13 +54,17 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def check_space(folder: Path, needed: int) -> None:
+def check_space(
+    folder: Path,
+    needed: int,
+    purpose: str = "may be needed",
+    ways_out: str = "Free some space or choose a folder on another disk.",
+) -> None:
     """Refuse to begin what the disk of ``folder`` has no room for, in bytes."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"The disk of {folder} has {free / 1e9:.2f} GB free, and {needed / 1e9:.2f} GB may be needed. "
-            "Free some space or choose a folder on another disk."
+            f"The disk of {folder} has {free / 1e9:.2f} GB free, and {needed / 1e9:.2f} GB {purpose}. {ways_out}"
         )
 
 

@@ -86,7 +86,7 @@ class EarlierEpochs(Computed):
 
 
 class DatasetInfo(_Record):
-    """The photos: name of the data set, photos per class, fingerprint, and the unreadable ones that were left out."""
+    """The photos: name of the data set, photos per class, fingerprint, and those that were left out, with reasons."""
 
     name: Text
     photos: int
@@ -96,11 +96,12 @@ class DatasetInfo(_Record):
 
 
 class SplitInfo(_Record):
-    """Photos on either side of the split, and the split's fingerprint."""
+    """Photos on each side of the split, and the split's fingerprint."""
 
     train: int
     validation: int
     fingerprint: Text
+    test: int = 0
 
 
 class WeightsInfo(_Record):
@@ -182,7 +183,10 @@ class RunInfo(Computed):
         return Computed(device=self.device, versions=self.versions, commit=self.commit)
 
 
-NOT_INPUTS = {"data", "skip_bad", "split_seed", "weights", "device", "precision", "repeats"}
+NOT_INPUTS = {
+    *("data", "skip_bad", "exclude", "cache", "split", "split_seed", "test", "folds", "fold"),  # fingerprints tell
+    *("weights", "device", "precision", "repeats"),
+}
 
 
 def inputs(info: RunInfo) -> dict[str, Any]:
@@ -310,7 +314,7 @@ def group_seeds(runs: Sequence[Run]) -> list[Session]:
     for run in runs:
         seed = run.info.settings.seed
         same_but_seed = json.dumps(inputs(run.info) | {"seed": None}, sort_keys=True)
-        groups.setdefault((base_name(run.name, seed), same_but_seed), {}).setdefault(seed, run)
+        groups.setdefault((base_name(run.name, run.info.settings), same_but_seed), {}).setdefault(seed, run)
     namesakes = Counter(name for name, _ in groups)
     sessions = []
     for (name, _), group in groups.items():
@@ -411,7 +415,7 @@ def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:
 
     def position(run: Run) -> tuple[int, int, str]:
         seed = run.info.settings.seed
-        return place.get(base_name(run.name, seed), len(place)), seed, run.name
+        return place.get(base_name(run.name, run.info.settings), len(place)), seed, run.name
 
     return sorted(runs, key=position)
 
@@ -443,6 +447,11 @@ def refuse_other_inputs(folder: Path, info: RunInfo) -> None:
     if before is None or not before.finished:  # what has begun is compared with its checkpoint
         return
     differences = describe_differences(training_inputs(before), training_inputs(info))
+    if before.test and before.settings.epochs < info.settings.epochs and not differences:
+        raise UserError(
+            f"{folder} holds a run that was scored on its test photos. To train it for longer would be to choose by "
+            "them. Use --force to begin again with the new number of epochs, or --runs FOLDER to keep both."
+        )
     if before.settings.epochs > info.settings.epochs:
         differences = differences or f"epochs: {before.settings.epochs} then, {info.settings.epochs} now"
     if differences:
@@ -450,6 +459,11 @@ def refuse_other_inputs(folder: Path, info: RunInfo) -> None:
             f"{folder} holds a run of other inputs ({differences}). Nothing was run. Use --force to replace it, or "
             "--runs FOLDER to keep both; in a notebook, another session or run_dir."
         )
+
+
+def is_unequal(classes: Mapping[str, int]) -> bool:
+    """Whether accuracy alone would hide a small class: the largest has more than twice the photos of the smallest."""
+    return max(classes.values()) > 2 * min(classes.values())
 
 
 def is_finished(folder: Path) -> bool:

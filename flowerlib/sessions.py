@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from flowerlib.data.decoding import kept_side
 from flowerlib.data.duplicates import PAIRS, provide_pairs
-from flowerlib.data.photos import PhotoSet, load_photos, split
+from flowerlib.data.photos import PhotoSet, photos_for
+from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.files import NOTEBOOKS, check_space, locked, make_folder
@@ -56,9 +58,13 @@ def run_sessions(
         UserError: something that is known before training: photos, weights, device or folder can't be used,
             or a session's folder holds a run of other settings.
     """
-    sources = {(each.data, each.skip_bad) for each in experiments.values()}
-    photos = {source: load_photos(*source) for source in sources}
-    plans = [_plan(name, each, photos[each.data, each.skip_bad], runs, group) for name, each in experiments.items()]
+    photos: dict[tuple, PhotoSet] = {}
+    plans = []
+    for name, each in experiments.items():
+        same_photos = each.data, each.skip_bad, each.exclude, each.cache, kept_side(each.image_size)
+        if same_photos not in photos:
+            photos[same_photos] = photos_for(each)
+        plans.append(_plan(name, each, photos[same_photos], runs, group))
     waiting = [plan for plan in plans if force or not _finished(plan)]
     for plan in waiting:
         make_folder(plan.folder)
@@ -80,7 +86,7 @@ def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path, group
     device = pick_device(experiment.device)
     weights = load_weights(experiment.weights, experiment.model)
     model = check_model(experiment, len(photos.classes), weights)
-    split_indices = split(photos, experiment.split_seed)
+    split_indices = split_photos(photos, experiment)
     precision = pick_precision(experiment.precision, device)
     info = describe_run(experiment, photos, split_indices, weights, model, device, precision)
     return Plan(name, experiment, runs / photos.name / group / name, info, space_needed(model))

@@ -1,7 +1,7 @@
 import pytest
 
 from flowerlib.errors import UserError
-from flowerlib.experiment import Experiment, parse_override, read_experiments
+from flowerlib.experiment import Experiment, base_name, parse_override, read_experiments
 from flowerlib.files import NOTEBOOKS
 
 
@@ -14,7 +14,6 @@ def write(tmp_path, text):
 def test_the_defaults_are_the_papers():
     assert dict(Experiment()) == {
         "data": "flowers",
-        "skip_bad": False,
         "split_seed": 0,
         "model": "resnet18",
         "weights": "imagenet",
@@ -38,6 +37,15 @@ def test_the_defaults_are_the_papers():
         "saturation": 0.2,
         "hue": 0.1,
         "translation": 0.1,
+        # what isn't in the paper changes nothing
+        "skip_bad": False,
+        "exclude": None,
+        "cache": True,
+        "split": "auto",
+        "test": 0.0,
+        "folds": None,
+        "fold": None,
+        "class_weights": "none",
     }
 
 
@@ -66,6 +74,11 @@ def test_the_papers_three_sessions():
         ({"data": ""}, "a word or a path"),
         ({"data": "a\0b"}, "a word or a path"),
         ({"weights": "\udcff"}, "a word or a path"),
+        ({"folds": 5}, "go together"),
+        ({"folds": 5, "fold": 5}, "first of five"),
+        ({"fold": 0}, "go together"),
+        ({"folds": 5, "fold": 0, "test": 0.2}, "can't be combined"),
+        ({"split": "even"}, "'auto', 'random', 'stratified' or 'grouped'"),
         ({"device": "gpu"}, "'auto', 'cpu', 'cuda' or 'mps'"),
     ],
 )
@@ -150,3 +163,15 @@ def test_a_notebook_that_lacks_a_setting_or_misspells_it_is_refused():
     variables["rotatoin"] = variables.pop("rotation")
     with pytest.raises(UserError, match=r"lack the setting 'rotation'\. Is it 'rotatoin'"):
         Experiment.from_notebook(variables)
+
+
+def test_folds_stand_for_a_session_each(tmp_path):
+    path = write(tmp_path, "own:\n  folds: 3\n  split: stratified\n")
+    sessions = read_experiments(path)
+    assert list(sessions) == ["own-fold0", "own-fold1", "own-fold2"]
+    assert sessions["own-fold1"] == Experiment(split="stratified", folds=3, fold=1)
+    assert {base_name(name, each) for name, each in sessions.items()} == {"own"}
+    assert list(read_experiments(write(tmp_path, "own:\n"), {"folds": 2})) == ["own-fold0", "own-fold1"]
+    for wrong in ("own: {folds: 3, seeds: [0, 1]}\n", "own: {folds: 1}\n"):
+        with pytest.raises(UserError, match="session 'own'"):
+            read_experiments(write(tmp_path, wrong))

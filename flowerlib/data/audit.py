@@ -13,17 +13,10 @@ import pandas as pd
 from flowerlib.data.download import ManifestRow, read_manifest
 from flowerlib.data.duplicates import across_split, describe_pairs, find_pairs, pairs_file, pairs_of
 from flowerlib.data.hashes import PhotoFile, remember
-from flowerlib.data.photos import (
-    FLOWERS,
-    Difference,
-    compare,
-    inspect,
-    list_files,
-    locate,
-    photos_fingerprint,
-    split_paths,
-)
+from flowerlib.data.listing import class_of, list_files
+from flowerlib.data.photos import FLOWERS, Difference, compare, inspect, locate, photos_fingerprint
 from flowerlib.data.similarity import squeeze
+from flowerlib.data.split import split_paths
 from flowerlib.experiment import Experiment
 
 UNREADABLE = "unreadable"
@@ -119,7 +112,7 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
     files = inspect(root, listing.photos, decoded=lambda pixels: squeezed.append(squeeze(pixels)))
     remember(root, files)
     readable = [file for file in files if not file.problem]
-    counts = Counter(_label(file) for file in readable)
+    counts = Counter(class_of(file.path) for file in readable)
     problems = (
         *(Problem(UNREADABLE, (file.path,), file.problem) for file in files if file.problem),
         *(Problem(NO_PHOTO, (path,), reason) for path, reason in listing.unused.items()),
@@ -130,9 +123,9 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
     difference = None if manifest is None else compare(files, manifest)
     counts = {name: counts[name] for name in listing.classes}
     paths = sorted(file.path for file in readable)
-    drawn = split_paths(paths, Experiment().split_seed)
+    drawn = split_paths(paths, Experiment(), lambda: pairs)
     sides = {"training": drawn.train, "validation": drawn.validation}
-    present = {side: {paths[index].split("/")[0] for index in indices} for side, indices in sides.items()}
+    present = {side: {class_of(paths[index]) for index in indices} for side, indices in sides.items()}
     return Audit(
         root,
         counts,
@@ -168,10 +161,6 @@ def _identical_files(files: Iterable[PhotoFile]) -> Iterator[Problem]:
         copies[file.sha256].append(file)
     for same in copies.values():
         if len(same) > 1:
-            labels = sorted({_label(file) for file in same})
+            labels = sorted({class_of(file.path) for file in same})
             kind = TWO_LABELS if len(labels) > 1 else TWICE
             yield Problem(kind, tuple(file.path for file in same), " and ".join(labels))
-
-
-def _label(file: PhotoFile) -> str:
-    return file.path.split("/")[0]

@@ -14,15 +14,19 @@ import numpy as np
 import PIL
 
 from flowerlib.errors import UserError
-from flowerlib.files import DATA, locked, make_folder, user_path
+from flowerlib.files import DATA, check_space, locked, make_folder, user_path
 
 CHANNELS = 3
 DECODING_SECONDS = 3600  # that another process may take for the same photos
+WAYS_OUT = (
+    "Free some space, set FLOWERLIB_CACHE to a folder on a larger disk, or do without the cache, which makes "
+    "sessions slower: --set cache=false."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class PixelCache:
-    """The pixels of n photos at their original sizes.
+    """The pixels of n photos, at the sizes that `flowerlib.data.decoding.decode` gives them.
 
     Attributes:
         file: uint8 RGB, row by row, one photo after another.
@@ -63,9 +67,12 @@ class CacheWriter:
         self._stream.close()
 
 
-def find_cache(fingerprint: str) -> PixelCache | None:
-    """The cache of the photos with this fingerprint, or None if there is none, or it is damaged."""
-    folder = _folder(fingerprint)
+def find_cache(fingerprint: str, side: int) -> PixelCache | None:
+    """The cache of the photos with this fingerprint and shorter sides of at most ``side`` pixels.
+
+    None if there is none, or it is damaged.
+    """
+    folder = _folder(fingerprint, side)
     try:
         with (folder / "sizes.npy").open("rb") as file:
             sizes = np.lib.format.read_array(file)
@@ -77,22 +84,27 @@ def find_cache(fingerprint: str) -> PixelCache | None:
 
 
 @contextmanager
-def new_cache(fingerprint: str) -> Iterator[CacheWriter | None]:
+def new_cache(fingerprint: str, side: int, needed: int) -> Iterator[CacheWriter | None]:
     """Give a writer; if the block succeeds, its photos become the data set's cache, in one move.
 
     The second of two processes waits for the first, and gets None: there is a cache by then.
 
+    Args:
+        fingerprint, side: as for `find_cache`.
+        needed: bytes that the cache will take.
+
     Raises:
-        UserError: the cache can't be written, or the disk is full.
+        UserError: the cache can't be written, or the disk has no room for it.
     """
-    folder = _folder(fingerprint)
+    folder = _folder(fingerprint, side)
     building = make_folder(folder.parent) / f".{folder.name}.building"
     with locked(building.with_suffix(".lock"), folder.parent, patience=DECODING_SECONDS):
-        if find_cache(fingerprint):
+        if find_cache(fingerprint, side):
             yield None
             return
         try:
             shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed
+            check_space(folder.parent, needed, "are needed for the decoded photos", WAYS_OUT)
             building.mkdir()
             writer = CacheWriter(building / "pixels.u8")
             try:
@@ -104,8 +116,7 @@ def new_cache(fingerprint: str) -> Iterator[CacheWriter | None]:
             building.rename(folder)
         except OSError as error:
             raise UserError(
-                f"The decoded photos could not be written to {folder.parent} ({error.strerror}). Free some space, "
-                "or set FLOWERLIB_CACHE to a folder on a larger disk."
+                f"The decoded photos could not be written to {folder.parent} ({error.strerror}). {WAYS_OUT}"
             ) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -116,6 +127,6 @@ def cache_folder() -> Path:
     return user_path(os.environ.get("FLOWERLIB_CACHE") or DATA / "cache")
 
 
-def _folder(fingerprint: str) -> Path:
+def _folder(fingerprint: str, side: int) -> Path:
     # decoders differ between versions of Pillow, by a grey level here and there
-    return cache_folder() / f"{fingerprint[:16]}-pillow{PIL.__version__}"
+    return cache_folder() / f"{fingerprint[:16]}-{side}px-pillow{PIL.__version__}"

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from flowerlib.data.cache import cache_folder
+from flowerlib.data.listing import class_of
 from flowerlib.data.photos import PhotoSet
 from flowerlib.data.similarity import MAX_COMPARISONS, compare_all, squeeze
 from flowerlib.data.threads import in_threads
@@ -85,9 +86,14 @@ def find_pairs(paths: Sequence[str], hashes: Sequence[str], pictures: np.ndarray
 def provide_pairs(path: Path, photos: PhotoSet) -> None:
     """Write the table of the photos' near-duplicates to ``path``, unless it is there; search only if nobody has."""
     if not _holds(path, photos.fingerprint):
-        pairs = pairs_of(photos.fingerprint, lambda: find_pairs(photos.paths, photos.hashes, _squeezed(photos)))
+        pairs = photo_pairs(photos)
         write_pairs(path, pairs, photos.fingerprint)
         print(f"{describe_pairs(pairs)} {path} lists them.")
+
+
+def photo_pairs(photos: PhotoSet) -> pd.DataFrame:
+    """The pairs among these photos: those in the cache folder, or else newly found, as by `find_pairs`."""
+    return pairs_of(photos.fingerprint, lambda: find_pairs(photos.paths, photos.hashes, _squeezed(photos)))
 
 
 def pairs_of(fingerprint: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -162,7 +168,7 @@ def across_split(pairs: pd.DataFrame, validation_photos: Collection[str]) -> pd.
 
 def under_two_labels(pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs whose photos are in two class folders: at least one of the labels is wrong."""
-    first, second = (pairs[column].str.split("/").str[0] for column in ("first", "second"))
+    first, second = (pairs[column].str.split("/").str[-2] for column in ("first", "second"))
     return pairs[first != second].reset_index(drop=True)
 
 
@@ -183,7 +189,7 @@ def leaked(pairs: pd.DataFrame, predictions: pd.DataFrame) -> list[str]:
     copies = defaultdict(set)
     for photo in {*pairs["first"], *pairs["second"]}:
         copies[original.get(photo, photo)].add(photo)
-    traits = {key: {(_label(photo), photo in validation) for photo in same} for key, same in copies.items()}
+    traits = {key: {(class_of(photo), photo in validation) for photo in same} for key, same in copies.items()}
     concerned = set()
     for first, second in _pairs_of_originals(pairs, original):
         labels, sides = (set(values) for values in zip(*traits[first] | traits[second], strict=True))
@@ -195,10 +201,6 @@ def leaked(pairs: pd.DataFrame, predictions: pd.DataFrame) -> list[str]:
 def _pairs_of_originals(pairs: pd.DataFrame, original: dict[str, str]) -> Iterator[tuple[str, str]]:
     for first, second in zip(pairs["first"], pairs["second"], strict=True):
         yield original.get(first, first), original.get(second, second)
-
-
-def _label(photo: str) -> str:
-    return photo.split("/")[0]
 
 
 def _squeezed(photos: PhotoSet) -> np.ndarray:

@@ -36,6 +36,7 @@ class PhotoFile:
         sha256: in hex; '' if the file can't be read.
         problem: why it can't be used as a photo; None if nothing speaks against it.
         decoded: whether it was also decoded, in full.
+        size: width and height in pixels by its header; None if that can't be read.
         stamp: size in bytes, inode, and times of the last changes of content and entry in ns, all from before it was
             read; None if it had only just changed, or is not there.
     """
@@ -44,6 +45,7 @@ class PhotoFile:
     sha256: str
     problem: str | None
     decoded: bool = False
+    size: tuple[int, int] | None = None
     stamp: Stamp | None = None
 
 
@@ -62,9 +64,9 @@ def recall(root: Path, paths: Iterable[str]) -> dict[str, PhotoFile]:
     known = {}
     for path in paths:
         with suppress(OSError, KeyError, TypeError, ValueError):  # missing, not remembered, or not our entry
-            *stamp, sha256, decoded = remembered[path]
+            *stamp, sha256, decoded, width, height = remembered[path]
             if tuple(stamp) == _stamp(root / path):
-                known[path] = PhotoFile(path, sha256, None, decoded, tuple(stamp))
+                known[path] = PhotoFile(path, sha256, None, decoded, (width, height), tuple(stamp))
     return known
 
 
@@ -74,7 +76,9 @@ def remember(root: Path, files: Iterable[PhotoFile]) -> None:
     Unreadable photos are left out, so that each session looks at them again.
     """
     entries = {
-        file.path: [*file.stamp, file.sha256, file.decoded] for file in files if file.stamp and not file.problem
+        file.path: [*file.stamp, file.sha256, file.decoded, *file.size]
+        for file in files
+        if file.stamp and file.size and not file.problem
     }
     memory = _memory_file(root)
     if entries or memory.exists():

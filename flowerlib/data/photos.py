@@ -1,4 +1,4 @@
-"""The photos: where they come from, which files belong to them, and how they are split."""
+"""The photos: where they come from, what is read from them, and where their pixels are kept."""
 
 from __future__ import annotations
 
@@ -11,19 +11,46 @@ from pathlib import Path
 
 import numpy as np
 
-from flowerlib.data.cache import PixelCache, find_cache, new_cache
-from flowerlib.data.decoding import MAX_BYTES, SUFFIXES, decode, looks_like_a_photo, why_unreadable
+from flowerlib.data.cache import CHANNELS, PixelCache, find_cache, new_cache
+from flowerlib.data.decoding import (
+    KEPT_SIDE,
+    MAX_BYTES,
+    SUFFIXES,
+    decode,
+    kept_side,
+    kept_size,
+    photo_size,
+    why_unreadable,
+)
 from flowerlib.data.download import ManifestRow, fetch_flowers, read_manifest
 from flowerlib.data.hashes import PhotoFile, recall, remember, settled_stamp
+from flowerlib.data.listing import HIDDEN, Listing, class_of, folders, list_files, suggest_folder
 from flowerlib.data.threads import in_threads
 from flowerlib.errors import UserError, one_line
-from flowerlib.files import DATA, is_printable, user_path
+from flowerlib.experiment import Experiment
+from flowerlib.files import DATA, user_path
 from flowerlib.progress import progress_bar
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
-HIDDEN = "hidden"
-SYSTEM_NAMES = frozenset(("__macosx", "desktop.ini", "thumbs.db"))  # hidden on the system that makes them
-TRAINING_SHARE = 0.8  # section 3: int(.8 · 2,848) = 2,278 photos
+
+
+@dataclass(frozen=True, eq=False)
+class Originals:
+    """The pixels of photos that are not cached: decoded each time that they are asked for.
+
+    Attributes:
+        file: the folder of photos.
+        paths: of the photos, relative to it.
+        side: of a photo whose shorter side is longer, this is what is kept, in pixels.
+    """
+
+    file: Path
+    paths: tuple[str, ...]
+    side: int
+
+    def read(self, index: int) -> np.ndarray:
+        """Photo ``index``: uint8 (height, width, 3)."""
+        return np.asarray(decode(_read_bytes(self.file / self.paths[index]), self.side))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +59,13 @@ class PhotoSet:
 
     Attributes:
         name: 'flowers', 'synthetic', or the folder's name.
-        root: the folder that holds the class folders; absolute.
+        root: the folder that holds the class folders, or the parts that hold them; absolute.
         classes: names in alphabetical order; a label is an index into them.
         paths: n paths, relative to root and sorted, such as 'daisy/x.jpg'.
         labels: int64, shape (n,).
         fingerprint: SHA-256 in hex over every path and its file's bytes.
         pixels: the decoded photos.
-        skipped: paths that were left out because they can't be read, each with the reason.
+        skipped: paths that were left out, each with the reason.
         hashes: SHA-256 in hex of each photo's file.
     """
 
@@ -48,7 +75,7 @@ class PhotoSet:
     paths: tuple[str, ...]
     labels: np.ndarray
     fingerprint: str
-    pixels: PixelCache
+    pixels: PixelCache | Originals
     skipped: dict[str, str]
     hashes: tuple[str, ...]
 
@@ -56,42 +83,18 @@ class PhotoSet:
         return len(self.paths)
 
     def read(self, index: int) -> np.ndarray:
-        """Return the pixels of photo ``index``, upright and at its original size: uint8 (height, width, 3).
+        """Return the pixels of photo ``index``, upright: uint8 (height, width, 3).
 
         Raises:
-            UserError: they are no longer in the cache.
+            UserError: they are no longer where they were.
         """
         try:
             return self.pixels.read(index)
-        except (OSError, ValueError) as error:  # no file, or a shorter one
+        except Exception as error:  # no file, or a shorter one; or whatever Pillow raises for one that has changed
             raise UserError(
-                f"The decoded pixels of {self.paths[index]} can't be read from {self.pixels.file} any more "
-                f"({one_line(error)}). Run the same command again: it decodes the photos again."
+                f"The pixels of {self.paths[index]} can't be read from {self.pixels.file} any more "
+                f"({one_line(error)}). Run the same command again: it reads the photos again."
             ) from error
-
-
-@dataclass(frozen=True)
-class Split:
-    """Indices into a `PhotoSet`: int64, shapes (int(.8 n),) and (the rest,); and their fingerprint."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files of a folder of class folders, all relative to it and sorted.
-
-    Attributes:
-        classes: names of the class folders.
-        photos: files in class folders that are photos, by their suffix or by their content.
-        unused: every other file, and folders within class folders, each with the reason why it isn't used.
-    """
-
-    classes: tuple[str, ...]
-    photos: tuple[str, ...]
-    unused: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,25 @@ class Difference:
         )
 
 
-def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
+def photos_for(experiment: Experiment) -> PhotoSet:
+    """The photos that an experiment's settings name; see `load_photos`."""
+    return load_photos(
+        experiment.data,
+        skip_bad=experiment.skip_bad,
+        exclude=experiment.exclude,
+        cache=experiment.cache,
+        side=kept_side(experiment.image_size),
+    )
+
+
+def load_photos(
+    source: str,
+    *,
+    skip_bad: bool = False,
+    exclude: str | None = None,
+    cache: bool = True,
+    side: int = KEPT_SIDE,
+) -> PhotoSet:
     """Find the photos, fetching or generating them if necessary, and decode every one, once and for all.
 
     A file that an earlier call has read is not read again until it changes.
@@ -118,34 +139,42 @@ def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
     Args:
         source: 'flowers', 'synthetic', or a folder of class folders.
         skip_bad: leave out photos that can't be read instead of refusing them.
+        exclude: a file that lists photos to leave out, one relative path a line.
+        cache: keep the pixels on the disk; else photos are decoded whenever they are needed.
+        side: of a photo whose shorter side is longer, this is what is kept, in pixels.
 
     Raises:
-        UserError: no such folder, fewer than two classes, a class without photos, unreadable photos, or for
-            'flowers' a folder with none of the paper's photos.
+        UserError: no such folder, fewer than two classes, a class without photos, unreadable photos, a list with
+            other photos, or for 'flowers' a folder with none of the paper's photos.
     """
     name, root = locate(source)
     listing = list_files(root)
     _say_what_is_left_out(listing)
-    files = _read_unknown(root, listing.photos, decode=skip_bad)
-    skipped = _unreadable(files) if skip_bad else {}
-    if skipped:
-        files = tuple(file for file in files if file.path not in skipped)
-        listing = replace(listing, photos=tuple(file.path for file in files))
-        print(f"{len(skipped):,} photos that can't be read are left out: {_with_reasons(skipped)}")
+    skipped = {} if exclude is None else _read_exclusions(user_path(exclude), listing)
+    paths = [path for path in listing.photos if path not in skipped]
+    files = _read_unknown(root, paths, side if skip_bad or not cache else None)
+    if skip_bad and (bad := _unreadable(files)):
+        files = tuple(file for file in files if file.path not in bad)
+        print(f"{len(bad):,} photos that can't be read are left out: {_with_reasons(bad)}")
+        skipped |= bad
+    listing = replace(listing, photos=tuple(file.path for file in files))
     _refuse_too_few(root, listing, skipped)
     _refuse_unreadable(root, files)
     if name == FLOWERS:
         _compare_with_paper(root, files)
-    labels = [listing.classes.index(path.split("/")[0]) for path in listing.photos]
-    fingerprint = photos_fingerprint(files)
-    pixels = find_cache(fingerprint) or _decode_all(root, files, fingerprint)
+    labels = [listing.classes.index(class_of(path)) for path in listing.photos]
+    whole = photos_fingerprint(files)
+    if cache:
+        pixels = find_cache(whole, side) or _decode_all(root, files, whole, side)
+    else:
+        pixels = Originals(root, listing.photos, side)
     return PhotoSet(
         name,
         root,
         listing.classes,
         listing.photos,
         np.array(labels, np.int64),
-        fingerprint,
+        whole,
         pixels,
         skipped,
         tuple(file.sha256 for file in files),
@@ -155,29 +184,20 @@ def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
 def photos_fingerprint(files: Iterable[PhotoFile | ManifestRow]) -> str:
     """SHA-256 in hex over every path and its file's hash, in the order of the paths."""
     ordered = sorted(files, key=lambda file: file.path)
-    return _fingerprint(part for file in ordered for part in (file.path, file.sha256))
+    return fingerprint(part for file in ordered for part in (file.path, file.sha256))
+
+
+def fingerprint(parts: Iterable[str]) -> str:
+    """SHA-256 in hex over paths and other texts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(os.fsencode(part) + b"\0")  # no path contains a zero byte
+    return digest.hexdigest()
 
 
 def paper_fingerprint() -> str:
     """The fingerprint of the paper's photos, all of them and no others, by the manifest."""
     return photos_fingerprint(read_manifest())
-
-
-def split(photos: PhotoSet, seed: int) -> Split:
-    """Draw int(.8 n) photos for training and leave the rest for validation.
-
-    The permutation of the sorted paths is the same on every machine: numpy has frozen RandomState's streams
-    (NEP 19).
-    """
-    return split_paths(photos.paths, seed)
-
-
-def split_paths(paths: Sequence[str], seed: int) -> Split:
-    """`split` of photos that are known by their sorted paths only."""
-    order = np.random.RandomState(seed).permutation(len(paths)).astype(np.int64)
-    train, validation = np.split(order, [int(TRAINING_SHARE * len(paths))])
-    sides = (*(paths[i] for i in train), "", *(paths[i] for i in validation))
-    return Split(train, validation, _fingerprint(sides))
 
 
 def locate(source: str) -> tuple[str, Path]:
@@ -195,48 +215,8 @@ def locate(source: str) -> tuple[str, Path]:
     return f"own-{folder.name}" if mistakable else folder.name, folder
 
 
-def list_files(root: Path) -> Listing:
-    """Sort a folder's files into photos and unused files.
-
-    Photos lie directly in a class folder. Folders inside it are left out, not searched: otherwise a folder with
-    'train' and 'val' would pass for a data set with these two classes.
-
-    Raises:
-        UserError: ``root`` is missing, empty, not a folder or unreadable, or a name in it is not text.
-    """
-    classes, photos, unused = [], [], {}
-    try:
-        for entry in root.iterdir():
-            if _is_hidden(entry):
-                unused[entry.name] = HIDDEN
-            elif not entry.is_dir():
-                unused[entry.name] = "not in a class folder"
-            else:
-                classes.append(entry.name)
-                for file in entry.iterdir():
-                    path = f"{entry.name}/{file.name}"
-                    if reason := _why_unused(file):
-                        unused[path] = reason
-                    else:
-                        photos.append(path)
-    except OSError as error:
-        raise UserError(
-            f"The photos' folder {root} can't be read ({one_line(error)}). A data source is 'flowers', "
-            "'synthetic' or a folder of class folders; FLOWERLIB_DATA, where set, is the folder of "
-            "'flowers'."
-        ) from error
-    if not (classes or unused):
-        raise UserError(f"The photos' folder {root} is empty. Put a folder of photos into it for each class.")
-    if odd := [name for name in (root.name, *classes, *photos) if not is_printable(name)]:
-        raise UserError(
-            f"In {root} rename {', '.join(map(ascii, odd))}: a name that has control characters, or is not in "
-            "UTF-8, can't be written to a run's tables."
-        )
-    return Listing(tuple(sorted(classes)), tuple(sorted(photos)), dict(sorted(unused.items())))
-
-
 def inspect(
-    root: Path, paths: Sequence[str], decoded: Callable[[np.ndarray], object] | None
+    root: Path, paths: Sequence[str], decoded: Callable[[np.ndarray], object] | None, side: int = KEPT_SIDE
 ) -> tuple[PhotoFile, ...]:
     """Read each file once, in threads, to hash it and, if asked, to decode it in full.
 
@@ -244,19 +224,20 @@ def inspect(
         root: the folder.
         paths: the files, relative to it.
         decoded: is called with the pixels of each readable photo, in order; None: the files are only hashed.
+        side: the shorter side that is kept of a larger photo, in pixels.
     """
 
     def read(path: str) -> tuple[PhotoFile, np.ndarray | None]:
-        sha256, pixels = "", None
+        sha256, size, pixels, problem = "", None, None, None
         stamp = settled_stamp(root / path)  # before reading: what changes afterwards gets another one
         try:
             data = _read_bytes(root / path)
-            sha256 = hashlib.sha256(data).hexdigest()
+            sha256, size = hashlib.sha256(data).hexdigest(), photo_size(data)
             if decoded:
-                pixels = np.asarray(decode(data))
+                pixels = np.asarray(decode(data, side))
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            return PhotoFile(path, sha256, why_unreadable(error), bool(decoded), stamp), None
-        return PhotoFile(path, sha256, None, bool(decoded), stamp), pixels
+            problem = why_unreadable(error)
+        return PhotoFile(path, sha256, problem, bool(decoded), size, stamp), pixels
 
     files = []
     description = "Decoding photos" if decoded else "Reading photos"
@@ -279,11 +260,13 @@ def compare(files: Iterable[PhotoFile], manifest: Iterable[ManifestRow]) -> Diff
     return Difference(same, len(theirs) - len(common), len(common) - same, len(ours) - len(common))
 
 
-def _decode_all(root: Path, files: Sequence[PhotoFile], fingerprint: str) -> PixelCache:
+def _decode_all(root: Path, files: Sequence[PhotoFile], whole: str, side: int) -> PixelCache:
     """Decode the photos into a new cache, unless another process has just done so."""
-    with new_cache(fingerprint) as writer:
+    sizes = (kept_size(*file.size, side) for file in files if file.size)
+    needed = sum(CHANNELS * width * height for width, height in sizes)
+    with new_cache(whole, side, needed) as writer:
         if writer is not None:
-            decoded = inspect(root, [file.path for file in files], decoded=writer.append)
+            decoded = inspect(root, [file.path for file in files], writer.append, side)
             remember(root, decoded)
             _refuse_unreadable(root, decoded)
             changed = [now.path for before, now in zip(files, decoded, strict=True) if now.sha256 != before.sha256]
@@ -292,18 +275,35 @@ def _decode_all(root: Path, files: Sequence[PhotoFile], fingerprint: str) -> Pix
                     f"In {root} photos changed while they were read: {', '.join(changed)}. Run the same command "
                     "again when they no longer change."
                 )
-    return find_cache(fingerprint)
+    return find_cache(whole, side)
 
 
-def _read_unknown(root: Path, paths: Sequence[str], decode: bool) -> tuple[PhotoFile, ...]:
+def _read_unknown(root: Path, paths: Sequence[str], decode_side: int | None) -> tuple[PhotoFile, ...]:
     """What is known about each file; only those are read that are new, have changed, or must still be decoded."""
-    files = {path: file for path, file in recall(root, paths).items() if file.decoded or not decode}
+    files = {path: file for path, file in recall(root, paths).items() if file.decoded or decode_side is None}
     unknown = [path for path in paths if path not in files]
-    files |= {file.path: file for file in inspect(root, unknown, decoded=_ignore if decode else None)}
+    decoded = None if decode_side is None else _ignore
+    files |= {file.path: file for file in inspect(root, unknown, decoded, decode_side or KEPT_SIDE)}
     files_in_order = tuple(files[path] for path in paths)
     if unknown:
         remember(root, files_in_order)
     return files_in_order
+
+
+def _read_exclusions(file: Path, listing: Listing) -> dict[str, str]:
+    """The photos that a file lists, a line each, with that as the reason why they are left out."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The list of photos to exclude, {file}, can't be read: {one_line(error)}.") from error
+    listed = [line for line in lines if line and not line.startswith("#")]
+    if unknown := sorted(set(listed) - set(listing.photos)):
+        raise UserError(
+            f"{file} excludes photos that are not there: {one_line(', '.join(unknown))}. Write each as its class "
+            "folder and file, such as 'rose/1.jpg', on a line of its own."
+        )
+    print(f"{len(set(listed)):,} photos are left out because {file} lists them.")
+    return dict.fromkeys(listed, f"listed in {file.name}")
 
 
 def _ignore(pixels: np.ndarray) -> None:
@@ -334,24 +334,12 @@ def _synthetic_folder() -> Path:
     return folder
 
 
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in SYSTEM_NAMES
-
-
-def _why_unused(file: Path) -> str | None:
-    if _is_hidden(file):
-        return HIDDEN
-    if file.is_dir():
-        return "a folder within a class folder"
-    if not file.is_file() and file.exists():
-        return "a pipe or a device, not a file"  # reading it might never end
-    if file.suffix.lower() not in SUFFIXES and not looks_like_a_photo(file):
-        return f"not a photo that is read here ({file.suffix or 'no suffix'})"
-    return None
-
-
 def _say_what_is_left_out(listing: Listing) -> None:
     """Count the files that a run leaves out, by reason, each with an example; hidden files are no loss."""
+    if listing.parts:
+        print(
+            f"{folders(listing.parts)} are kept apart, as their maker split them; with split=random, only test/ is."
+        )
     examples: dict[str, list[str]] = {}
     for path, reason in listing.unused.items():
         if reason != HIDDEN:
@@ -365,39 +353,19 @@ def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> No
         found = f"only the class folder '{listing.classes[0]}'" if listing.classes else "no class folder"
         raise UserError(
             f"{root} holds {found}, and a classifier needs at least two classes. Name the folder that holds "
-            f"a folder of photos for each class.{_suggestion(root, listing)}"
+            f"a folder of photos for each class.{suggest_folder(root, listing)}"
         )
     if reserved := {"photo", "label"} & set(listing.classes):
         raise UserError(
             f"In {root} rename the class folder '{min(reserved)}': predictions.csv has a column of that name."
         )
-    filled = {path.split("/")[0] for path in listing.photos}
+    filled = {class_of(path) for path in listing.photos}
     if empty := [name for name in listing.classes if name not in filled]:
         kind = "readable photos" if skipped else "photos"
         raise UserError(
             f"In {root} these class folders hold no {kind}: {', '.join(empty)}. Put photos "
-            f"({', '.join(sorted(SUFFIXES))}) directly into them, or remove them.{_suggestion(root, listing)}"
+            f"({', '.join(sorted(SUFFIXES))}) directly into them, or remove them.{suggest_folder(root, listing)}"
         )
-
-
-def _suggestion(root: Path, listing: Listing) -> str:
-    """Ask for the folder one level up or down, where that is a folder of class folders."""
-    for folder in [root / name for name in listing.classes] or [root.parent]:
-        if _holds_class_folders(folder):
-            return f" Did you mean {folder}?"
-    return ""
-
-
-def _holds_class_folders(folder: Path) -> bool:
-    try:
-        holding = (
-            any(file.suffix.lower() in SUFFIXES for file in entry.iterdir())
-            for entry in folder.iterdir()
-            if entry.is_dir() and not _is_hidden(entry)
-        )
-        return sum(holding) > 1
-    except OSError:  # a suggestion is not worth an error of its own
-        return False
 
 
 def _refuse_unreadable(root: Path, files: Sequence[PhotoFile]) -> None:
@@ -425,10 +393,3 @@ def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:
         )
     if difference.same < max(len(manifest), len(files)):
         print(f"{root} is not exactly the paper's data set: {difference}.")
-
-
-def _fingerprint(parts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(os.fsencode(part) + b"\0")  # no path contains a zero byte
-    return digest.hexdigest()

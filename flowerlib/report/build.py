@@ -94,12 +94,12 @@ def load_ablations(folder: Path) -> list[Session]:
     runs = read_runs(folder, order)
     _refuse_mixed(folder, runs)
     base, *_ = sessions = group_seeds(runs)
-    return sessions if base_name(base.name, base.seeds[0]) == order[0] else []
+    return sessions if base_name(base.name, base.info.settings) == order[0] else []
 
 
 def _names(experiments: Path) -> list[str]:
     """The names of the sessions in a file, without seeds."""
-    return list(dict.fromkeys(base_name(name, each.seed) for name, each in read_experiments(experiments).items()))
+    return list(dict.fromkeys(base_name(name, each) for name, each in read_experiments(experiments).items()))
 
 
 def _refuse_mixed(folder: Path, runs: Sequence[Run]) -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from flowerlib.data.duplicates import IDENTICAL
-from flowerlib.data.photos import FLOWERS, SYNTHETIC, PhotoSet, load_photos
+from flowerlib.data.photos import FLOWERS, SYNTHETIC, PhotoSet, photos_for
 from flowerlib.errors import UserError
 from flowerlib.figures import SMALL, WIDTH, contact_sheet, in_lines
 from flowerlib.files import DATA
@@ -33,7 +33,7 @@ def find_photos(run: Run) -> PhotoSet | None:
     if source in (FLOWERS, SYNTHETIC) and not named and not (DATA / source).is_dir():
         return None
     try:
-        return load_photos(source, run.info.settings.skip_bad)
+        return photos_for(run.info.settings)
     except UserError:
         return None
 

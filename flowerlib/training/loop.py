@@ -15,17 +15,21 @@ from torch.nn.functional import cross_entropy, softmax
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
-from flowerlib.data.photos import PhotoSet, split
+from flowerlib.data.photos import PhotoSet
+from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.files import check_space, locked, make_folder
 from flowerlib.progress import PhotoBar
 from flowerlib.runs import (
+    BEST,
     EpochMetrics,
+    HeldOutInfo,
     InputInfo,
     Run,
     RunInfo,
     is_complete,
+    is_unequal,
     read_info,
     read_run,
     refuse_other_inputs,
@@ -36,7 +40,7 @@ from flowerlib.runs import (
     write_repeats,
 )
 from flowerlib.training.augment import normalize
-from flowerlib.training.checkpoint import Progress, read_last, space_needed, write_best, write_last
+from flowerlib.training.checkpoint import Progress, read_checkpoint, read_last, space_needed, write_best, write_last
 from flowerlib.training.device import mixed_precision, pick_device, pick_precision
 from flowerlib.training.loader import Loader
 from flowerlib.training.model import build_model, load_weights, set_training
@@ -92,7 +96,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     device = pick_device(experiment.device)
     precision = pick_precision(experiment.precision, device)
     weights = load_weights(experiment.weights, experiment.model)
-    indices = split(photos, experiment.split_seed)
+    indices = split_photos(photos, experiment)
     loader = pick_loader(experiment, photos, device)
 
     torch.manual_seed(experiment.seed)
@@ -109,6 +113,9 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     info = _begin(run_dir, info, progress, model)
     history, logits = progress.history, progress.logits
     computation = Computation(device, info.precision, info.input)
+    class_weights = None
+    if experiment.class_weights == "balanced":
+        class_weights = balanced_weights(photos.labels[indices.train], len(photos.classes)).to(device)
     write_info(run_dir, info)
     write_metrics(run_dir / "metrics.csv", history)  # it may be lost, or ahead of an older checkpoint
 
@@ -119,7 +126,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
             with PhotoBar(f"epoch {epoch}", len(indices.train) + 2 * len(indices.validation)) as bar:
                 begun = perf_counter()
                 train_loss, train_acc = train_epoch(
-                    model, optimizer, bar.over(loader.training(indices.train, epoch)), computation
+                    model, optimizer, bar.over(loader.training(indices.train, epoch)), computation, class_weights
                 )
                 trained = perf_counter()
                 logits, labels = predict(model, bar.over(loader.clean(indices.validation)), computation)
@@ -152,13 +159,18 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
         history.append(row)
         write_metrics(run_dir / "metrics.csv", history)
         write_last(run_dir, info, model, optimizer, scheduler, history, logits)
-        print(epoch_line(row, experiment.epochs), flush=True)  # printed only once it is saved
+        by_class = class_accuracies(logits, labels, info) if is_unequal(info.dataset.classes) else ""
+        print(epoch_line(row, experiment.epochs) + by_class, flush=True)  # printed only once it is saved
 
     names, labels = [photos.paths[index] for index in indices.validation], photos.labels[indices.validation]
     write_predictions(run_dir / "predictions.csv", names, labels, softmax(logits, dim=1).numpy(), photos.classes)
     repeats, correct = evaluate_repeatedly(model, loader, indices.validation, computation)
     write_repeats(run_dir / "repeats.csv", repeats)
     write_augmented(run_dir / "augmented.csv", names, correct)
+    if len(indices.test):
+        test = score_best(run_dir, model, loader.clean(indices.test), computation)
+        info = info.model_copy(update={"test": test})
+        print(f"test: best.pt is right on {test.correct:,} of {test.photos:,} photos that nothing was chosen by")
     write_info(run_dir, info.model_copy(update={"finished": True}))
     return read_run(run_dir)
 
@@ -217,8 +229,26 @@ def evaluate_repeatedly(
     return accuracies, correct
 
 
+def balanced_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
+    """A weight for each class, float32 (classes,), by which all count the same: n / (classes · its photos)."""
+    photos = np.bincount(labels, minlength=classes)
+    return torch.from_numpy(len(labels) / (classes * photos.clip(min=1))).float()
+
+
+def score_best(run_dir: Path, model: nn.Module, batches: Batches, computation: Computation) -> HeldOutInfo:
+    """Load best.pt into the model, and score it on photos that nothing was chosen by."""
+    model.load_state_dict(read_checkpoint(run_dir / BEST)["state_dict"])
+    logits, labels = predict(model, batches, computation)
+    loss, _ = score(logits, labels)
+    return HeldOutInfo(photos=len(labels), correct=(logits.argmax(dim=1) == labels).sum().item(), loss=loss)
+
+
 def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, computation: Computation
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    computation: Computation,
+    class_weights: torch.Tensor | None = None,
 ) -> tuple[float, float]:
     """One pass of gradient steps; mean loss and accuracy of the network as it changes.
 
@@ -227,9 +257,10 @@ def train_epoch(
         optimizer: updates its parameters.
         batches: uint8 images (n, size, size, 3) and int64 labels (n,).
         computation: device, precision and input standardization.
+        class_weights: what each class counts in the loss, float32 (classes,), on the device; None: all the same.
 
     Returns:
-        Mean cross-entropy and accuracy over all photos; exact, also with a short last batch.
+        Mean cross-entropy, weighted if asked, and accuracy over all photos; exact, also with a short last batch.
 
     Raises:
         FloatingPointError: a batch's loss is not finite. This is noticed when the pass is over: asking after each
@@ -241,7 +272,7 @@ def train_epoch(
         images, labels = images.to(computation.device), labels.to(computation.device)
         with mixed_precision(computation.device, computation.precision):
             logits = model(normalize(images, computation.standardization)).float()
-        loss = cross_entropy(logits, labels)
+        loss = cross_entropy(logits, labels, class_weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -281,6 +312,16 @@ def score(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
     if not isfinite(loss):
         raise FloatingPointError(f"the validation loss is {loss}")
     return loss, (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def class_accuracies(logits: torch.Tensor, labels: torch.Tensor, info: RunInfo) -> str:
+    """What is added to an epoch's line where classes are unequal: the mean over classes, and the smallest class."""
+    right = (logits.argmax(dim=1) == labels).double()
+    photos = torch.bincount(labels, minlength=len(info.dataset.classes))
+    accuracies = torch.bincount(labels, right, minlength=len(photos)) / photos  # NaN for a class without any
+    names = list(info.dataset.classes)
+    smallest = names.index(min(names, key=info.dataset.classes.get))
+    return f"; balanced acc {accuracies.nanmean():.3f}, {names[smallest]} {accuracies[smallest]:.3f}"
 
 
 def epoch_line(row: EpochMetrics, epochs: int) -> str:

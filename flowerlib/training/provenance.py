@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from flowerlib.data.photos import PhotoSet, Split
+from flowerlib.data.photos import PhotoSet
+from flowerlib.data.split import Split
 from flowerlib.experiment import Experiment
 from flowerlib.files import PROJECT
 from flowerlib.runs import DatasetInfo, RunInfo, SplitInfo
@@ -48,6 +49,7 @@ def describe_run(
         split=SplitInfo(
             train=len(split_indices.train),
             validation=len(split_indices.validation),
+            test=len(split_indices.test),
             fingerprint=split_indices.fingerprint,
         ),
         weights=weights.info,
@@ -55,6 +57,7 @@ def describe_run(
         model=describe_model(model, experiment.image_size),
         input=standardization(experiment.model),
         draws=DRAWS,
+        fold=experiment.fold,
         device=describe_device(device),
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         commit=_commit(),

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from flowerlib.data.cache import CHANNELS
+from flowerlib.data.cache import CHANNELS, PixelCache
 from flowerlib.data.photos import PhotoSet
 from flowerlib.experiment import Experiment
 from flowerlib.training.augment import Augmentation, centre_box, draw_augmentation
@@ -113,7 +113,7 @@ def fits(experiment: Experiment, photos: PhotoSet, device: torch.device) -> bool
     They may take half of what is free; the other half is for the network. Always false except on CUDA: on other
     devices the threads are faster.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or not isinstance(photos.pixels, PixelCache):
         return False
     free, _ = torch.cuda.mem_get_info(device)
     largest = int(photos.pixels.sizes.max(axis=0).prod())

@@ -5,19 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from flowerlib.data import photos as dataset
 from flowerlib.data.download import ManifestRow, read_manifest
-from flowerlib.data.photos import PhotoSet, list_files, load_photos, split
+from flowerlib.data.listing import list_files
+from flowerlib.data.photos import load_photos
+from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
-
-
-def photos_of(n):
-    paths = tuple(f"daisy/{i:05}.jpg" for i in range(n))
-    return PhotoSet("some", None, ("daisy",), paths, np.zeros(n, np.int64), "", None, {}, ())
+from flowerlib.experiment import Experiment
 
 
 def manifest_of(folder):
@@ -128,8 +124,8 @@ def test_real_flowers(flowers_folder, monkeypatch):
     photos = load_photos("flowers")
     assert photos.classes == ("daisy", "dandelion", "rose", "sunflower", "tulip")
     assert np.bincount(photos.labels).tolist() == [588, 556, 583, 536, 585]
-    parts = split(photos, seed=0)
-    assert (len(parts.train), len(parts.validation)) == (2278, 570)
+    parts = split_photos(photos, Experiment())
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (2278, 570, 0)
     assert parts.fingerprint == "477f697343252825e53a12b27277cad8201584fdc04554e9c49f91eb4ddaae9a"
 
 
@@ -254,34 +250,46 @@ def test_variable_on_ones_own_photos_points_to_the_option(photo_folder, monkeypa
         load_photos("flowers")
 
 
-# the split
-
-
-@given(n=st.integers(2, 3000), seed=st.integers(0, 2**32 - 1))
-def test_split_is_complete_and_disjoint(n, seed):
-    photos = photos_of(n)
-    parts = split(photos, seed)
-    assert len(parts.train) == int(0.8 * n)
-    assert sorted([*parts.train, *parts.validation]) == list(range(n))
-    assert np.array_equal(split(photos, seed).train, parts.train)
-
-
-def test_split_is_the_same_on_every_machine():
-    parts = split(photos_of(10), seed=0)
-    assert parts.train.tolist() == [2, 8, 4, 9, 1, 6, 7, 3]
-    assert parts.validation.tolist() == [0, 5]
-
-
-def test_split_fingerprint_tells_seed_and_paths():
-    fingerprints = {split(photos_of(n), seed).fingerprint for n in (10, 11) for seed in (0, 1)}
-    assert len(fingerprints) == 4
+# what a user is told
 
 
 def test_what_is_left_out_is_counted_by_reason(photo_folder, capsys):
     for number in range(3):
-        (photo_folder / "aster" / f"{number}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+        (photo_folder / "aster" / f"{number}.mov").write_bytes(b"\0\0\0\x14ftypqt  ")
     (photo_folder / ".DS_Store").touch()
     load_photos(str(photo_folder))
     said = capsys.readouterr().out
-    assert "left out: 3, such as aster/0.heic: not a photo that is read here (.heic)" in said
+    assert "left out: 3, such as aster/0.mov: not a photo that is read here (.mov)" in said
     assert ".DS_Store" not in said
+
+
+def test_links_are_followed_once(photo_folder):
+    shutil.move(photo_folder / "aster", photo_folder.parent / "elsewhere")
+    (photo_folder / "aster").symlink_to(photo_folder.parent / "elsewhere")
+    (photo_folder / "broom/back").symlink_to(photo_folder)
+    (photo_folder / "circle").symlink_to("circle")
+    listing = list_files(photo_folder)
+    assert listing.classes == ("aster", "broom", "clover")
+    assert len(listing.photos) == 24
+    assert listing.unused == {"broom/back": "a folder within a class folder", "circle": "not in a class folder"}
+
+
+# photos that a user leaves out
+
+
+def test_listed_photos_are_left_out(photo_folder, tmp_path, capsys):
+    (tmp_path / "exclude.txt").write_text("# wrong labels\naster/0.jpg\n\nclover/3.jpg\n")
+    photos = load_photos(str(photo_folder), exclude=str(tmp_path / "exclude.txt"))
+    assert len(photos) == 22
+    assert photos.skipped == dict.fromkeys(("aster/0.jpg", "clover/3.jpg"), "listed in exclude.txt")
+    assert "2 photos are left out because" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "No such file"), ("aster/0.jpg\naster/0.jgp\n", r"not there: aster/0\.jgp\. Write")]
+)
+def test_a_list_that_cannot_be_meant(photo_folder, tmp_path, text, said):
+    if text:
+        (tmp_path / "exclude.txt").write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_photos(str(photo_folder), exclude=str(tmp_path / "exclude.txt"))

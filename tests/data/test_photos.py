@@ -139,7 +139,7 @@ def gif_claiming(width, height):
 def test_a_decompression_bomb_is_refused_by_its_header(photo_folder, monkeypatch, recwarn, claiming, side):
     (photo_folder / "aster/0.jpg").write_bytes(claiming(60, 40))
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    assert dataset.decode(claiming(60, 40)).size == (60, 40)  # nothing else is wrong with it
+    assert dataset.decode(claiming(60, 40), 800).size == (60, 40)  # nothing else is wrong with it
 
     loaded, load = [], ImageFile.ImageFile.load
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: (loaded.append(image.size), load(image))[1])
@@ -230,8 +230,8 @@ def replace(photo):
 def test_a_photo_that_changes_between_hashing_and_decoding_is_named(photo_folder, monkeypatch, happen, said):
     inspect = dataset.inspect
 
-    def inspect_and_happen(root, paths, decoded):
-        files = inspect(root, paths, decoded)
+    def inspect_and_happen(root, paths, decoded, side):
+        files = inspect(root, paths, decoded, side)
         if decoded is None:
             happen(photo_folder / "aster/0.jpg")
         return files

@@ -145,7 +145,7 @@ def test_looking_for_photos_fetches_and_draws_nothing(session, source, tmp_path,
     run, _ = session
     monkeypatch.setattr(gallery, "DATA", tmp_path)
     if source != "/nowhere":
-        monkeypatch.setattr(gallery, "load_photos", lambda *_: pytest.fail("it would fetch them"))
+        monkeypatch.setattr(gallery, "photos_for", lambda *_: pytest.fail("it would fetch them"))
     run = changed(run, settings={"data": source})
     assert gallery.find_photos(run) is None
 
@@ -153,7 +153,7 @@ def test_looking_for_photos_fetches_and_draws_nothing(session, source, tmp_path,
 def test_photos_in_a_named_folder_are_found(session, monkeypatch):
     run, photos = session
     monkeypatch.setenv("FLOWERLIB_DATA", str(photos.root))
-    monkeypatch.setattr(gallery, "load_photos", lambda source, skip_bad: (source, skip_bad))
+    monkeypatch.setattr(gallery, "photos_for", lambda experiment: (experiment.data, experiment.skip_bad))
     run = changed(run, settings={"data": "flowers", "skip_bad": True})
     assert gallery.find_photos(run) == ("flowers", True)
 

@@ -8,7 +8,8 @@ import torch
 from torchvision.models import get_model
 
 from flowerlib.cli import main
-from flowerlib.data.photos import load_photos, split
+from flowerlib.data.photos import load_photos
+from flowerlib.data.split import split_photos
 from flowerlib.experiment import Experiment
 from flowerlib.files import PROJECT
 from flowerlib.runs import InputInfo
@@ -26,7 +27,7 @@ def train(experiment, photo_folder, run_dir):
     """A session's folder, its validation pictures as the network sees them, and their probabilities."""
     photos = load_photos(str(photo_folder))
     run = train_and_evaluate(experiment, photos, run_dir)
-    batches = Loader(experiment, photos).clean(split(photos, 0).validation)
+    batches = Loader(experiment, photos).clean(split_photos(photos, Experiment()).validation)
     pictures = torch.cat([normalize(images, run.info.input) for images, _ in batches]).contiguous()
     return run_dir, pictures, run.predictions[run.classes].to_numpy()
 

@@ -9,7 +9,8 @@ import torch
 from matplotlib import cbook
 from PIL import Image
 
-from flowerlib.data.photos import load_photos, split
+from flowerlib.data.photos import load_photos
+from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.training import lite0
@@ -116,7 +117,7 @@ def test_a_frozen_session_trains_its_head_and_records_what_it_is(photo_folder, t
     for key, value in end.state_dict().items():
         if not key.startswith("classifier."):  # batch norm's running means are among them
             assert torch.equal(value, start[key]), key
-    batches = Loader(TINY, photos).clean(split(photos, 0).validation)
+    batches = Loader(TINY, photos).clean(split_photos(photos, Experiment()).validation)
     logits, _ = predict(end, batches, Computation(torch.device("cpu"), "float32", standardization(NAME)))
     np.testing.assert_allclose(logits.softmax(dim=1), run.predictions[run.classes], atol=1e-3)
 

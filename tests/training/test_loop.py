@@ -9,13 +9,24 @@ from torch import nn
 from torch.nn.functional import dropout
 from torchvision.models import get_model
 
-from flowerlib.data.photos import load_photos, split
+from flowerlib.data.photos import load_photos
+from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.runs import METRICS_COLUMNS, InputInfo, confusion_matrix, read_run
 from flowerlib.training import loop as train
 from flowerlib.training.augment import DRAWS
-from flowerlib.training.loop import Computation, dropout_seed, predict, score, train_and_evaluate, train_epoch
+from flowerlib.training.loader import Loader
+from flowerlib.training.loop import (
+    Computation,
+    balanced_weights,
+    dropout_seed,
+    predict,
+    score,
+    train_and_evaluate,
+    train_epoch,
+)
+from flowerlib.training.predict import read_best
 
 TINY = {
     "weights": "none",
@@ -45,7 +56,7 @@ def test_a_session_writes_what_it_should(photos, tmp_path):
     assert run.metrics["learning_rate"].tolist() == pytest.approx([0.01, 0.001])
     assert np.isfinite(run.metrics.to_numpy()).all()
 
-    parts = split(photos, 0)
+    parts = split_photos(photos, Experiment())
     assert run.predictions["photo"].tolist() == [photos.paths[index] for index in parts.validation]
     assert run.classes == ["aster", "broom", "clover"]
     np.testing.assert_allclose(run.predictions[run.classes].sum(axis="columns"), 1, atol=1e-5)
@@ -64,9 +75,7 @@ def test_best_pt_is_the_network_of_the_best_epoch(photos, tmp_path):
     best = torch.load(tmp_path / "best.pt", weights_only=True)
     model = get_model(best["model"], num_classes=len(best["classes"]))
     model.load_state_dict(best["state_dict"])
-    from flowerlib.training.loader import Loader
-
-    parts = split(photos, 0)
+    parts = split_photos(photos, Experiment())
     logits, labels = predict(model, Loader(Experiment(**TINY), photos).clean(parts.validation), FLOAT32)
     assert score(logits, labels)[1] == run.metrics["val_acc"].max()
 
@@ -294,7 +303,7 @@ def test_the_last_network_is_evaluated_on_new_augmentations_each_time(photos, tm
     assert len(set(run.repeats)) > 1
     model = build_model("resnet18", 3, load_weights("none", "resnet18"))
     model.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True)["model"])
-    views = Loader(experiment, photos).augmented(split(photos, 0).validation, experiment.epochs + 4)
+    views = Loader(experiment, photos).augmented(split_photos(photos, Experiment()).validation, experiment.epochs + 4)
     assert score(*predict(model, views, FLOAT32))[1] == run.repeats[4]
 
 
@@ -331,3 +340,60 @@ def test_a_finished_run_of_other_settings_is_refused_also_without_its_checkpoint
     (tmp_path / "last.pt").unlink()
     with pytest.raises(UserError, match=r"momentum: 0\.9 then, 0\.5 now"):
         train_and_evaluate(Experiment(**TINY | {"epochs": 1, "momentum": 0.5}), photos, tmp_path)
+
+
+# photos that nothing is chosen by, and classes of unequal size
+
+
+def test_best_pt_is_scored_once_on_the_photos_set_aside(photos, tmp_path, capsys):
+    experiment = Experiment(**TINY, test=0.25)
+    run = train_and_evaluate(experiment, photos, tmp_path / "run")
+    parts = split_photos(photos, experiment)
+    assert (len(parts.test), run.info.split.test) == (6, 6)
+    assert "best.pt is right on" in capsys.readouterr().out
+
+    best = read_best(tmp_path / "run/best.pt")
+    logits, labels = predict(best.network, Loader(experiment, photos).clean(parts.test), FLOAT32)
+    loss, accuracy = score(logits, labels)
+    assert run.info.test.photos == 6
+    assert run.info.test.correct == pytest.approx(6 * accuracy)
+    assert run.info.test.loss == pytest.approx(loss)
+
+    with pytest.raises(UserError, match="scored on its test photos"):
+        train_and_evaluate(Experiment(**TINY | {"epochs": 3}, test=0.25), photos, tmp_path / "run")
+    assert read_run(tmp_path / "run").info.test == run.info.test
+
+
+def test_balanced_weights_let_every_class_count_the_same():
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    weights = balanced_weights(labels, 4)
+    assert weights.dtype == torch.float32
+    assert [float(weights[label]) * (labels == label).sum() for label in range(3)] == pytest.approx([25] * 3)
+    assert weights.isfinite().all()
+
+
+def test_class_weights_change_the_training_and_are_an_input(photos, tmp_path):
+    for _ in range(2):
+        photos = load_photos(str(_without(photos, "clover")))
+    plain = train_and_evaluate(Experiment(**TINY), photos, tmp_path / "plain")
+    balanced = train_and_evaluate(Experiment(**TINY, class_weights="balanced"), photos, tmp_path / "balanced")
+    assert plain.metrics["train_loss"].tolist() != balanced.metrics["train_loss"].tolist()
+    with pytest.raises(UserError, match="class_weights: none then, balanced now"):
+        train_and_evaluate(Experiment(**TINY, class_weights="balanced"), photos, tmp_path / "plain")
+
+
+def test_where_classes_are_unequal_the_smallest_is_told_beside_accuracy(photos, tmp_path, capsys):
+    train_and_evaluate(Experiment(**TINY), photos, tmp_path / "equal")
+    assert "balanced" not in capsys.readouterr().out
+    for _ in range(5):
+        photos = load_photos(str(_without(photos, "broom")))
+    run = train_and_evaluate(Experiment(**TINY), photos, tmp_path / "unequal")
+    (last,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch  1"))
+    recall = pd.Series(np.diag(matrix := confusion_matrix(run.predictions)), matrix.index) / matrix.sum(axis=1)
+    assert last.endswith(f"; balanced acc {recall.mean():.3f}, broom {recall['broom']:.3f}")
+
+
+def _without(photos, name):
+    """The folder, with one photo less of a class."""
+    next((photos.root / name).iterdir()).unlink()
+    return photos.root
