@@ -16,7 +16,8 @@ from matplotlib.font_manager import findfont, fontManager
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 
-from flowerlib.runs import Run, Session
+from flowerlib.grouping import Session
+from flowerlib.runs import Run
 
 # Okabe and Ito's colours, told apart by the colour-blind; dashes and markers tell them apart in grey print
 _STYLES = (

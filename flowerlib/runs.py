@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -216,7 +214,7 @@ def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> s
     )
 
 
-# ---- a run and a session
+# ---- a run
 
 
 @dataclass(frozen=True)
@@ -249,78 +247,8 @@ class Run:
 
     @property
     def spread(self) -> None:
-        """Of one run there is none; see `Session`."""
+        """Of one run there is none; see `flowerlib.grouping.Session`."""
         return None
-
-
-@dataclass(frozen=True)
-class Session:
-    """Runs that differ in nothing but the seed; one, if a session was run once.
-
-    Attributes:
-        name: the session's name, without a seed where there are several.
-        runs: in the order of their seeds.
-    """
-
-    name: str
-    runs: tuple[Run, ...]
-
-    @property
-    def info(self) -> RunInfo:
-        """run.json of the first run."""
-        return self.runs[0].info
-
-    @property
-    def classes(self) -> list[str]:
-        """The classes, alphabetically."""
-        return self.runs[0].classes
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed of each run."""
-        return [run.info.settings.seed for run in self.runs]
-
-    @property
-    def metrics(self) -> pd.DataFrame:
-        """A row an epoch: means over the seeds."""
-        if len(self.runs) == 1:
-            return self.runs[0].metrics
-        return self._all_metrics().mean().reset_index()
-
-    @property
-    def spread(self) -> pd.DataFrame | None:
-        """A row an epoch: standard deviations over the seeds; None of one seed."""
-        return self._all_metrics().std().reset_index() if len(self.runs) > 1 else None
-
-    def over_seeds(self, value: Callable[[pd.DataFrame], float]) -> pd.Series:
-        """A number of each run's metrics, by seed."""
-        return pd.Series([value(run.metrics) for run in self.runs], index=self.seeds, dtype=float)
-
-    def last(self, column: str) -> pd.Series:
-        """A column's value after the last epoch of each run, by seed."""
-        return self.over_seeds(lambda metrics: metrics[column].iloc[-1])
-
-    def _all_metrics(self):
-        return pd.concat([run.metrics for run in self.runs]).groupby("epoch")
-
-
-def group_seeds(runs: Sequence[Run]) -> list[Session]:
-    """Put the seeds of a session together: runs with equal inputs whose names differ in the seed alone.
-
-    A seed that is there twice, as ``slow`` and as ``slow-seed0``, counts once. Where seeds of one name differ
-    in more than the seed, each group has the name of its first run.
-    """
-    groups: dict[tuple[str, str], dict[int, Run]] = {}
-    for run in runs:
-        seed = run.info.settings.seed
-        same_but_seed = json.dumps(inputs(run.info) | {"seed": None}, sort_keys=True)
-        groups.setdefault((base_name(run.name, run.info.settings), same_but_seed), {}).setdefault(seed, run)
-    namesakes = Counter(name for name, _ in groups)
-    sessions = []
-    for (name, _), group in groups.items():
-        runs = tuple(group[seed] for seed in sorted(group))
-        sessions.append(Session(name if len(runs) > 1 and namesakes[name] == 1 else runs[0].name, runs))
-    return sessions
 
 
 def write_metrics(path: Path, history: Sequence[EpochMetrics]) -> None:

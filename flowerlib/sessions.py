@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +13,15 @@ import pandas as pd
 
 from flowerlib.data.decoding import kept_side
 from flowerlib.data.duplicates import PAIRS, provide_pairs
+from flowerlib.data.labels import LABELS, rank_labels, write_labels
 from flowerlib.data.photos import PhotoSet, photos_for
 from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
-from flowerlib.experiment import Experiment
+from flowerlib.experiment import Experiment, base_name, fold_name
 from flowerlib.files import NOTEBOOKS, check_space, locked, make_folder
 from flowerlib.notebooks import execute_notebook
 from flowerlib.progress import PROGRESS_VARIABLE
-from flowerlib.runs import LAST, RunInfo, is_complete, is_finished, refuse_other_inputs
+from flowerlib.runs import LAST, RunInfo, is_complete, is_finished, read_run, refuse_other_inputs
 from flowerlib.training.checkpoint import space_needed
 from flowerlib.training.device import pick_device, pick_precision
 from flowerlib.training.model import check_model, load_weights
@@ -78,7 +79,27 @@ def run_sessions(
             failed.append(plan.name)
     for each in photos.values():
         provide_pairs(runs / each.name / PAIRS, each)
+    _rank_labels(plans)
     return failed
+
+
+def _rank_labels(plans: Sequence[Plan]) -> None:
+    """Write labels.csv beside the last fold of each cross-validation, once all of its folds are finished."""
+    for last in plans:
+        folds = last.experiment.folds
+        if folds is None or last.experiment.fold != folds - 1:
+            continue
+        name = base_name(last.name, last.experiment)
+        folders = [last.folder.with_name(fold_name(name, fold)) for fold in range(folds)]
+        if all(is_finished(folder) for folder in folders) and not (last.folder / LABELS).exists():
+            predictions = pd.concat([read_run(folder).predictions for folder in folders], ignore_index=True)
+            try:
+                table = rank_labels(predictions)
+            except UserError as error:  # the sessions are none the worse for it
+                print(f"{name}: {error}", file=sys.stderr)
+            else:
+                write_labels(last.folder / LABELS, table)
+                print(f"{name}: {table['issue'].sum():,} labels look wrong; {last.folder / LABELS} ranks them all.")
 
 
 def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path, group: str) -> Plan:

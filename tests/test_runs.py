@@ -6,15 +6,15 @@ import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from made_up import changed, make_run
+from made_up import changed, make_run, with_right
 
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.files import REPORT
+from flowerlib.grouping import group_seeds, pool_folds
 from flowerlib.runs import (
     EpochMetrics,
     InputInfo,
-    group_seeds,
     read_info,
     read_run,
     write_augmented,
@@ -55,6 +55,26 @@ def test_one_seed_keeps_its_name_and_other_settings_stay_apart():
     named_seeds = [(each.name, each.seeds) for each in group_seeds(pairs)]
     assert named_seeds == [("slow-seed0", [0, 1]), ("slow-seed2", [2, 3])]
     assert [each.name for each in group_seeds([named("a"), named("b")])] == ["a", "b"]
+
+
+def fold(number, right, photos, **more):
+    run = named(f"own-fold{number}", folds=3, fold=number, curve=np.full(2, right / photos), photos=photos, **more)
+    table = with_right(right, photos).assign(photo=[f"aster/{number}-{place}.jpg" for place in range(photos)])
+    return changed(dataclasses.replace(run, predictions=table), split={"fingerprint": f"split{number}"})
+
+
+def test_folds_are_put_together_as_if_one_network_had_seen_none_of_the_photos():
+    alone = named("alone")
+    runs = [fold(2, 30, 100), alone, fold(0, 80, 100), fold(1, 25, 50)]
+    first, own = pool_folds(runs)
+    assert first is alone
+    assert (own.name, own.info.split.validation, own.info.settings.folds) == ("own", 250, 3)
+    assert len(own.predictions) == own.predictions["photo"].nunique() == 250
+    assert own.metrics["val_aug_acc"].tolist() == pytest.approx([135 / 250] * 2)
+    assert own.metrics["epoch"].tolist() == [0, 1]
+    assert [each.name for each in group_seeds([own])] == ["own"]
+    other = [fold(number, 10, 50, learning_rate=0.1) for number in range(3)]
+    assert len(pool_folds([*runs, *other])) == 3
 
 
 def test_repeats_are_read_as_written(tmp_path):

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 import torch
@@ -98,6 +99,32 @@ def test_the_report_says_what_the_tables_say(synthetic_runs, tmp_path, capsys):
         row = read_run(runs / name).metrics.iloc[0]
         for column in ("train_loss", "train_acc", "val_aug_loss", "val_aug_acc", "val_acc"):
             assert f"{row[column]:.3f}".removeprefix("0") in text
+
+
+def test_cross_validation_of_ones_own_photos(photo_folder, tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("own: {folds: 2, split: stratified, class_weights: balanced}\n")
+    for number in range(5):
+        (photo_folder / "broom" / f"{number}.jpg").unlink()
+    arguments = ["--data", str(photo_folder), "--experiments", str(tmp_path / "own.yaml")]
+    assert main(["run", *arguments, "--runs", str(tmp_path / "runs"), *FAST]) == 0
+    runs = tmp_path / "runs/photos/own"
+    said = capsys.readouterr().out
+    assert said.count("balanced acc") == 2
+    assert f"labels look wrong; {runs / 'own-fold1/labels.csv'}" in said
+
+    assert main(["report", "--runs", str(runs), "--out", str(tmp_path / "out"), "--engine", "typst"]) == 0
+    text = re.sub(r"\s+", " ", " ".join(page.extract_text() for page in PdfReader(tmp_path / "out/report.pdf").pages))
+    assert "two networks are each trained without one part" in text
+    assert "The folds share training photos" in text
+    assert "the smallest class is broom" in text
+    assert "The most doubtful labels" in text
+    right = sum(
+        (run.predictions[run.classes].idxmax(axis="columns") == run.predictions["label"]).sum()
+        for run in (read_run(runs / f"own-fold{fold}") for fold in (0, 1))
+    )
+    summary = pd.read_csv(tmp_path / "out/tables/summary.csv").iloc[0]
+    assert (summary["session"], summary["clean"]) == ("own", pytest.approx(right / 19))
+    assert summary["clean_low"] < summary["clean"] < summary["clean_high"]
 
 
 def test_finished_sessions_are_skipped_and_others_of_the_same_name_refused(

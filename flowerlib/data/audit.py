@@ -13,7 +13,7 @@ import pandas as pd
 from flowerlib.data.download import ManifestRow, read_manifest
 from flowerlib.data.duplicates import across_split, describe_pairs, find_pairs, pairs_file, pairs_of
 from flowerlib.data.hashes import PhotoFile, remember
-from flowerlib.data.listing import class_of, list_files
+from flowerlib.data.listing import class_of, describe_parts, list_files
 from flowerlib.data.photos import FLOWERS, Difference, compare, inspect, locate, photos_fingerprint
 from flowerlib.data.similarity import squeeze
 from flowerlib.data.split import split_paths
@@ -146,6 +146,8 @@ def print_audit(source: str) -> int:
     """
     name, root = locate(source)
     result = audit(root, read_manifest() if name == FLOWERS else None)
+    if (listing := list_files(root)).parts:
+        print(describe_parts(listing))
     print(result)
     return 0 if result.usable else 1
 

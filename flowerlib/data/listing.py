@@ -61,7 +61,7 @@ def list_files(root: Path) -> Listing:
         parts = _find_parts(root)
         if parts:
             others = [entry for entry in root.iterdir() if entry.name not in parts]
-            unused |= {each.name: HIDDEN if is_hidden(each) else f"beside {folders(parts)}" for each in others}
+            unused |= {each.name: HIDDEN if is_hidden(each) else f"beside {_folders(parts)}" for each in others}
         classes = {part: _sort_files(root, part, photos, unused) for part in parts or ("",)}
     except OSError as error:
         raise UserError(
@@ -81,10 +81,15 @@ def list_files(root: Path) -> Listing:
     return Listing(tuple(sorted(names)), tuple(sorted(photos)), dict(sorted(unused.items())), parts)
 
 
-def folders(names: tuple[str, ...]) -> str:
+def describe_parts(listing: Listing) -> str:
+    """That a folder's parts are its split, in a sentence for the terminal."""
+    return f"{_folders(listing.parts)} are kept apart, as their maker split them; with split=random, only test/ is."
+
+
+def _folders(names: tuple[str, ...]) -> str:
     """``test/, train/ and val/``."""
     *others, last = (f"{name}/" for name in names)
-    return f"{', '.join(others)} and {last}" if others else last
+    return f"{', '.join(others)} and {last}"
 
 
 def is_hidden(path: Path) -> bool:

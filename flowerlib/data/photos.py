@@ -24,7 +24,7 @@ from flowerlib.data.decoding import (
 )
 from flowerlib.data.download import ManifestRow, fetch_flowers, read_manifest
 from flowerlib.data.hashes import PhotoFile, recall, remember, settled_stamp
-from flowerlib.data.listing import HIDDEN, Listing, class_of, folders, list_files, suggest_folder
+from flowerlib.data.listing import HIDDEN, Listing, class_of, describe_parts, list_files, suggest_folder
 from flowerlib.data.threads import in_threads
 from flowerlib.errors import UserError, one_line
 from flowerlib.experiment import Experiment
@@ -337,9 +337,7 @@ def _synthetic_folder() -> Path:
 def _say_what_is_left_out(listing: Listing) -> None:
     """Count the files that a run leaves out, by reason, each with an example; hidden files are no loss."""
     if listing.parts:
-        print(
-            f"{folders(listing.parts)} are kept apart, as their maker split them; with split=random, only test/ is."
-        )
+        print(describe_parts(listing))
     examples: dict[str, list[str]] = {}
     for path, reason in listing.unused.items():
         if reason != HIDDEN:

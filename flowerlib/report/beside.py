@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from flowerlib.experiment import Experiment
+from flowerlib.grouping import Session
 from flowerlib.report.curves import scatter
 from flowerlib.report.paper.others import others_index, others_tables
 from flowerlib.report.paper.published import SESSIONS, VALIDATION_PHOTOS, published_tables
 from flowerlib.report.statistics import accuracy
-from flowerlib.runs import Session
 
 LATE = 2 * Experiment().lr_step  # the first epoch after the second drop of the learning rate, at the paper's settings
 

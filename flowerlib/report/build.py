@@ -10,15 +10,17 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from flowerlib.data.duplicates import PAIRS, read_pairs
+from flowerlib.data.labels import LABELS, read_labels
 from flowerlib.errors import UserError, one_line
-from flowerlib.experiment import base_name, load_yaml, read_experiments
+from flowerlib.experiment import base_name, fold_name, load_yaml, read_experiments
 from flowerlib.files import NOTEBOOKS, REPORT, locked, make_folder
+from flowerlib.grouping import Session, group_seeds, pool_folds
 from flowerlib.notebooks import execute_notebook
 from flowerlib.report.claims import paper_sessions
 from flowerlib.report.display import TitlePage
 from flowerlib.report.pdf import build_report
 from flowerlib.report.results import all_runs, is_of_papers_photos
-from flowerlib.runs import Run, Session, group_seeds, is_finished, read_info, read_runs
+from flowerlib.runs import Run, is_finished, read_info, read_runs
 
 REPORT_NOTEBOOK = NOTEBOOKS / "report.ipynb"
 
@@ -71,12 +73,12 @@ def find_sessions(runs: Path) -> Path:
 
 
 def load_sessions(folder: Path) -> list[Session]:
-    """The finished sessions of a folder, those of experiments.yaml first, in its order; seeds put together.
+    """The finished sessions of a folder, those of experiments.yaml first, in its order; seeds and folds put together.
 
     Raises:
         UserError: there are none, or they were not run on the same photos and split: they can't be compared.
     """
-    runs = read_runs(Path(folder), order=_names(NOTEBOOKS / "experiments.yaml"))
+    runs = pool_folds(read_runs(Path(folder), order=_names(NOTEBOOKS / "experiments.yaml")))
     _refuse_mixed(folder, runs)
     return group_seeds(runs)
 
@@ -122,6 +124,14 @@ def load_pairs(folder: Path) -> pd.DataFrame | None:
     tables = [place / PAIRS for place in (Path(folder), Path(folder).parent)]  # sessions of another file lie deeper
     found = (read_pairs(table, fingerprints[0]) for table in tables if fingerprints)
     return next((pairs for pairs in found if pairs is not None), None)
+
+
+def load_labels(sessions: Sequence[Session]) -> pd.DataFrame | None:
+    """The ranked labels of the first session, if it is a cross-validation for which they were ranked."""
+    settings, folder = sessions[0].info.settings, sessions[0].runs[0].folder
+    if not settings.folds:
+        return None
+    return read_labels(folder.with_name(fold_name(sessions[0].name, settings.folds - 1)) / LABELS)
 
 
 def is_paper(sessions: Sequence[Session]) -> bool:

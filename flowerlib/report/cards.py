@@ -7,17 +7,20 @@ from typing import Any
 
 import pandas as pd
 
+from flowerlib.data.listing import part_of
 from flowerlib.data.photos import SYNTHETIC
 from flowerlib.experiment import Experiment
+from flowerlib.grouping import Session
 from flowerlib.report.display import escaped
-from flowerlib.report.phrases import decimal, label, listing, network, start, whole
+from flowerlib.report.phrases import decimal, in_words, label, listing, network, start, whole
 from flowerlib.report.results import all_runs, is_of_papers_photos
-from flowerlib.runs import Computed, Session
+from flowerlib.runs import Computed
 
 # what tells sessions and machines apart, or is told elsewhere
 NOT_THE_METHOD = {
-    "data", "skip_bad", "split_seed", "model", "weights", "seed", "batch_size", "device", "precision", "repeats"
-}  # fmt: skip
+    *("data", "skip_bad", "exclude", "cache", "split", "split_seed", "test", "folds", "fold"),
+    *("model", "weights", "seed", "batch_size", "device", "precision", "repeats"),
+}
 MOST_NAMED = 12  # classes in a sentence
 
 
@@ -69,7 +72,7 @@ def differences(session: Session, first: Session) -> str:
 
 def _described(session: Session) -> dict[str, str]:
     """The settings that tell sessions apart, by name; networks and weights name themselves."""
-    apart = {"seed", "data", "device", "precision", "repeats", "model", "weights"}
+    apart = {"seed", "data", "cache", "device", "precision", "repeats", "model", "weights"}
     described = {"": network(session.info.settings.model), " ": start(session.info)}
     return described | {
         name.replace("_", " "): _value(value) for name, value in session.info.settings if name not in apart
@@ -101,8 +104,8 @@ def data_card(session: Session, pairs: pd.Series | None) -> pd.DataFrame:
         "Origin": "the course report's data set" if papers else info.dataset.name,
         "Photos": f"{whole(info.dataset.photos)}: {classes_in_words(session)}",
         "Initial weights": other_weights([session]) or "ImageNet weights",
-        "Left out as unreadable": whole(len(info.dataset.skipped)),
-        "Split": f"random, not stratified: {whole(info.split.train)} train, {whole(info.split.validation)} validate",
+        "Left out": whole(len(info.dataset.skipped)),
+        "Split": f"{split_in_words(session)}: {split_sides(session)}",
         "Fingerprint": f"{info.dataset.fingerprint[:12]}, split {info.split.fingerprint[:12]}",
     }
     if pairs is not None:
@@ -111,6 +114,24 @@ def data_card(session: Session, pairs: pd.Series | None) -> pd.DataFrame:
             f"under two labels, {whole(pairs['across'])} across the split"
         )
     return pd.DataFrame({"Item": rows.keys(), "Value": rows.values()})
+
+
+def split_in_words(session: Session) -> str:
+    """How the photos were split: ``random, not stratified``."""
+    settings = session.info.settings
+    if settings.split == "auto" and part_of(session.runs[0].predictions["photo"].iloc[0]) and not settings.folds:
+        return "by the maker of the data set"
+    how = {"stratified": "random, stratified by class", "grouped": "random, near-duplicates on one side"}
+    return how.get(settings.split, "random, not stratified")
+
+
+def split_sides(session: Session) -> str:
+    """The photos on each side of the split: ``80 train, 20 validate``."""
+    split, folds = session.info.split, session.info.settings.folds
+    if folds:
+        return f"{in_words(folds)} folds, in which each of {whole(split.validation)} photos validates once"
+    test = f", {whole(split.test)} test" if split.test else ""
+    return f"{whole(split.train)} train, {whole(split.validation)} validate{test}"
 
 
 def compute_card(sessions: Sequence[Session]) -> pd.DataFrame:

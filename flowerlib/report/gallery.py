@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from flowerlib.data.duplicates import IDENTICAL
+from flowerlib.data.listing import class_of
 from flowerlib.data.photos import FLOWERS, SYNTHETIC, PhotoSet, photos_for
 from flowerlib.errors import UserError
 from flowerlib.figures import SMALL, WIDTH, contact_sheet, in_lines
@@ -98,10 +99,7 @@ def pairs_figure(run: Run, photos: PhotoSet, pairs: pd.DataFrame, columns: int =
     validation = set(run.predictions["photo"])
     width = WIDTH / columns / 2
     titles = [
-        [
-            f"{in_lines(path.split('/')[0], width)}\n{'validation' if path in validation else 'training'}"
-            for path in pair
-        ]
+        [f"{in_lines(class_of(path), width)}\n{'validation' if path in validation else 'training'}" for path in pair]
         for pair in pairs[["first", "second"]].itertuples(index=False)
     ]
     rows = -(-len(pairs) // columns)

@@ -10,12 +10,13 @@ from flowerlib.report.statistics import confident_mistakes, unsure_hits
 from flowerlib.runs import LAST, Run
 
 
-def show(run: Run, pairs: pd.DataFrame | None, mark: str) -> list[Prose | Figure]:
+def show(run: Run, pairs: pd.DataFrame | None, labels: pd.DataFrame | None, mark: str) -> list[Prose | Figure]:
     """Figures of a run's photos; why there are none, if they or the network are not on this machine.
 
     Args:
         run: the run.
         pairs: near-duplicates among its photos, if they were looked for.
+        labels: of `flowerlib.data.labels.rank_labels`, if they were ranked.
         mark: what captions end in.
     """
     if not (run.folder / LAST).exists():  # tables that were handed on, as those in report/results
@@ -30,6 +31,8 @@ def show(run: Run, pairs: pd.DataFrame | None, mark: str) -> list[Prose | Figure
         "gallery-mistakes": (gallery.gallery_figure(run, photos, mistakes), "The most confident mistakes"),
         "gallery-hits": (gallery.gallery_figure(run, photos, hits), "The least confident right answers"),
     }
+    if labels is not None:
+        drawn["labels"] = (gallery.gallery_figure(run, photos, labels.head(10)), "The most doubtful labels")
     if not gallery.why_no_heatmaps(run, photos):
         rows = pd.concat([mistakes.head(3), hits.tail(3)])
         drawn["heat"] = (

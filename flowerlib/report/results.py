@@ -13,6 +13,7 @@ import pandas as pd
 from flowerlib.data.duplicates import across_split, leaked, under_two_labels
 from flowerlib.data.photos import paper_fingerprint
 from flowerlib.experiment import Experiment
+from flowerlib.grouping import Session
 from flowerlib.report.beside import headline
 from flowerlib.report.claims import paper_sessions
 from flowerlib.report.measures import FINAL_ACCURACY, evaluate
@@ -27,8 +28,9 @@ from flowerlib.report.statistics import (
     class_table,
     holm,
     outcomes,
+    wilson,
 )
-from flowerlib.runs import Run, Session
+from flowerlib.runs import Run
 
 # Tables 1-3 follow the paper's protocol: its validation photos were augmented
 PAPER_METRICS = {
@@ -69,8 +71,11 @@ def summary(sessions: Sequence[Session]) -> pd.DataFrame:
     Returns:
         A row a session, indexed by its name: the columns of `flowerlib.report.beside.headline`; ``label``;
         ``published`` (augmented, NaN where it is none of the paper's sessions); ``train_acc``; ``clean_sd`` and
-        ``augmented_seed_sd`` (over seeds; NaN for one); ``train_seconds`` and ``val_seconds`` (totals, means over
-        seeds); ``epoch_seconds`` (median epoch of training); ``time_ratio`` (of it, to the first session's).
+        ``augmented_seed_sd`` (over seeds; NaN for one); ``test`` (best.pt on photos set aside, mean over seeds; NaN
+        without) with ``test_low`` and ``test_high`` (Wilson; NaN for several seeds) and ``test_photos``;
+        ``balanced`` and ``smallest`` (clean accuracy, its mean over classes and that of the class with the fewest
+        photos); ``train_seconds`` and ``val_seconds`` (totals, means over seeds); ``epoch_seconds`` (median epoch of
+        training); ``time_ratio`` (of it, to the first session's).
     """
     table = headline(sessions).set_index("session")
     published = [published_of(each, sessions) for each in sessions]
@@ -84,6 +89,8 @@ def summary(sessions: Sequence[Session]) -> pd.DataFrame:
         [np.mean(run.repeats or run.metrics["val_aug_acc"].iloc[-1]) for run in each.runs] for each in sessions
     ]
     table["augmented_seed_sd"] = [pd.Series(each).std() for each in repeated]
+    table[["test", "test_low", "test_high", "test_photos"]] = [_test_score(each) for each in sessions]
+    table[["balanced", "smallest"]] = [_by_class(each) for each in sessions]
     for column in ("train_seconds", "val_seconds"):
         table[column] = [each.metrics[column].sum() for each in sessions]
     table["epoch_seconds"] = [each.metrics["train_seconds"].median() for each in sessions]
@@ -91,8 +98,32 @@ def summary(sessions: Sequence[Session]) -> pd.DataFrame:
     return table
 
 
-def shown_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """`summary` as it is printed."""
+def _test_score(session: Session) -> tuple[float, float, float, float]:
+    tests = [run.info.test for run in session.runs]
+    if None in tests:
+        return (np.nan,) * 4
+    if len(tests) == 1:
+        return *wilson(tests[0].correct, tests[0].photos), tests[0].photos
+    return np.mean([test.correct / test.photos for test in tests]), np.nan, np.nan, tests[0].photos
+
+
+def _by_class(session: Session) -> tuple[float, float]:
+    recalls = [class_table(run.predictions)["recall"] for run in session.runs]
+    smallest = smallest_class(session)
+    return np.mean([each.mean() for each in recalls]), np.mean([each[smallest] for each in recalls])
+
+
+def smallest_class(session: Session) -> str:
+    """The class with the fewest photos."""
+    classes = session.info.dataset.classes
+    return min(classes, key=classes.get)
+
+
+def shown_summary(table: pd.DataFrame, unequal: bool = False) -> pd.DataFrame:
+    """`summary` as it is printed; where classes are unequal, with what accuracy hides.
+
+    What nothing was chosen by stands first.
+    """
     seeds = table["seeds"].max() > 1
     clean = [mean_sd_text(row.clean, row.clean_sd) for row in table.itertuples()]
     once = [interval(row.clean, row.clean_low, row.clean_high) for row in table.itertuples()]
@@ -100,12 +131,23 @@ def shown_summary(table: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "Session": table["label"],
         "Seeds": table["seeds"] if seeds else None,
+        "Test [95 % interval]": (
+            [_interval_if_any(row.test, row.test_low, row.test_high) for row in table.itertuples()]
+            if table["test"].notna().any()
+            else None
+        ),
         "Published": table["published"].map(decimal) if table["published"].notna().any() else None,
         "Augmented": [mean_sd_text(*pair) for pair in zip(table["augmented"], scatter, strict=True)],
         "Clean" if seeds else "Clean [95 % interval]": clean if seeds else once,
+        "Balanced": table["balanced"].map(decimal) if unequal else None,
+        "Smallest class": table["smallest"].map(decimal) if unequal else None,
     }
     shown = pd.DataFrame({name: column for name, column in columns.items() if column is not None})
     return shown.reset_index(drop=True)
+
+
+def _interval_if_any(value: float, low: float, high: float) -> str:
+    return decimal(value) if np.isnan(low) else interval(value, low, high)
 
 
 def mean_sd_text(mean: float, deviation: float) -> str:

@@ -119,6 +119,7 @@ def test_the_makers_split_is_kept_and_said(split_folder, capsys):
     assert (names(photos, parts.train), names(photos, parts.validation)) == ({"train"}, {"Valid"})
     assert names(photos, parts.test) == {"test"}
     assert main(["data", "--data", str(split_folder)]) == 0
+    assert "Valid/, test/ and train/ are kept apart" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("settings", [{"split": "random"}, {"split": "stratified"}, {"folds": 3, "fold": 1}])

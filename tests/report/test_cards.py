@@ -6,8 +6,9 @@ import pytest
 from made_up import changed, make_run
 
 from flowerlib.data.photos import paper_fingerprint
+from flowerlib.grouping import Session
 from flowerlib.report import cards
-from flowerlib.runs import Device, EarlierEpochs, Session
+from flowerlib.runs import Device, EarlierEpochs
 
 # the fingerprint of the paper's photos, as every run on them has recorded it
 PAPER = "8bb5e8b610c997e149f2a69fa5e0feed99a54e6488fef35ff300f074be0a85d4"

@@ -1,13 +1,16 @@
 """The tables behind the report's sentences."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from made_up import PHOTOS, changed, make_run, with_right
 
 from flowerlib.data.photos import paper_fingerprint
 from flowerlib.files import REPORT
+from flowerlib.grouping import Session
 from flowerlib.report import build, results
-from flowerlib.runs import Session
+from flowerlib.runs import HeldOutInfo
 
 
 def session(name="resnet18-bs32", repeats=(), photos="the paper's", **settings):
@@ -39,6 +42,31 @@ def test_the_summary_gives_the_mean_of_repeats_and_ratios_of_medians(three):
     assert shown["Published"].tolist() == [".911", ".895", ".916"]
     assert shown["Augmented"].iloc[0] == ".600 ± .141"
     assert "Seeds" not in shown
+
+
+def test_what_nothing_was_chosen_by_stands_first(three):
+    tested = [
+        Session(each.name, (changed(each.runs[0], test=HeldOutInfo(photos=50, correct=right, loss=0.5)),))
+        for each, right in zip(three, (40, 30, 20), strict=True)
+    ]
+    table = results.summary(tested)
+    assert table["test"].tolist() == [0.8, 0.6, 0.4]
+    shown = results.shown_summary(table)
+    assert list(shown)[:2] == ["Session", "Test [95 % interval]"]
+    assert shown.iloc[0, 1] == ".800 [.670, .888]"
+    assert "Test [95 % interval]" not in results.shown_summary(results.summary(three))
+
+
+def test_where_classes_are_unequal_their_mean_and_the_smallest_are_shown():
+    run = changed(session(table=with_right(900)).runs[0], dataset={"classes": {"aster": 500, "broom": 100}})
+    few = run.predictions.copy()
+    few.loc[:99, "label"] = "broom"  # all of which are taken for asters
+    table = results.summary([Session("own", (dataclasses.replace(run, predictions=few),))])
+    assert table["smallest"].iloc[0] == 0
+    assert table["balanced"].iloc[0] == pytest.approx((800 / 900 + 0) / 2)
+    shown = results.shown_summary(table, unequal=True)
+    assert (shown["Balanced"].iloc[0], shown["Smallest class"].iloc[0]) == (".444", ".000")
+    assert "Balanced" not in results.shown_summary(table)
 
 
 def test_other_sessions_are_not_set_beside_the_papers():

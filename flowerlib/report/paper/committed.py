@@ -64,7 +64,8 @@ def _normalization(info: RunInfo) -> str:
 
 def _split(info: RunInfo) -> str:
     parts = info.split
-    return f"split seed {info.settings.split_seed}: {parts.train:,} and {parts.validation:,}"
+    sides = " and ".join(f"{count:,}" for count in (parts.train, parts.validation, parts.test) if count)
+    return f"split seed {info.settings.split_seed}: {sides}"
 
 
 def _weights(info: RunInfo) -> str:
