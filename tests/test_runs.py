@@ -70,6 +70,7 @@ def test_folds_are_put_together_as_if_one_network_had_seen_none_of_the_photos():
     assert first is alone
     assert (own.name, own.info.split.validation, own.info.settings.folds) == ("own", 250, 3)
     assert len(own.predictions) == own.predictions["photo"].nunique() == 250
+    assert own.predictions["photo"].iloc[0] == "aster/0-0.jpg"
     assert own.metrics["val_aug_acc"].tolist() == pytest.approx([135 / 250] * 2)
     assert own.metrics["epoch"].tolist() == [0, 1]
     assert [each.name for each in group_seeds([own])] == ["own"]

@@ -25,7 +25,7 @@ class Split:
         train: photos to train on.
         validation: photos to choose by.
         test: photos that nothing is chosen by; none of them, unless they are asked for.
-        fingerprint: SHA-256 in hex over the paths on each side.
+        fingerprint: SHA-256 in hex over the paths for training and for validation.
     """
 
     train: np.ndarray
@@ -90,9 +90,8 @@ def _checked(paths: Sequence[str], train: np.ndarray, validation: np.ndarray, te
             raise UserError(
                 f"The split of {len(paths):,} photos leaves none for {name}. Add photos, or split another way."
             )
-    sides = [[paths[index] for index in side] for side in (train, validation, test)]
-    told = [*sides[0], "", *sides[1], *(["", *sides[2]] if sides[2] else [])]
-    return Split(train.astype(np.int64), validation.astype(np.int64), test.astype(np.int64), fingerprint(told))
+    sides = (*(paths[index] for index in train), "", *(paths[index] for index in validation))  # the rest is the test
+    return Split(train.astype(np.int64), validation.astype(np.int64), test.astype(np.int64), fingerprint(sides))
 
 
 def _interleaved(order: np.ndarray, classes: Sequence[str]) -> np.ndarray:
