@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def load_photos(source: str, skip_bad: bool = False) -> PhotoSet:
     """
     name, root = locate(source)
     listing = list_files(root)
-    _say_what_is_left_out(listing)
+    say_what_is_left_out(listing.unused)
     files = _read_unknown(root, listing.photos, decode=skip_bad)
     skipped = _unreadable(files) if skip_bad else {}
     if skipped:
@@ -207,7 +207,7 @@ def list_files(root: Path) -> Listing:
     classes, photos, unused = [], [], {}
     try:
         for entry in root.iterdir():
-            if _is_hidden(entry):
+            if is_hidden(entry):
                 unused[entry.name] = HIDDEN
             elif not entry.is_dir():
                 unused[entry.name] = "not in a class folder"
@@ -215,7 +215,7 @@ def list_files(root: Path) -> Listing:
                 classes.append(entry.name)
                 for file in entry.iterdir():
                     path = f"{entry.name}/{file.name}"
-                    if reason := _why_unused(file):
+                    if reason := why_unused(file):
                         unused[path] = reason
                     else:
                         photos.append(path)
@@ -250,7 +250,7 @@ def inspect(
         sha256, pixels = "", None
         stamp = settled_stamp(root / path)  # before reading: what changes afterwards gets another one
         try:
-            data = _read_bytes(root / path)
+            data = read_bytes(root / path)
             sha256 = hashlib.sha256(data).hexdigest()
             if decoded:
                 pixels = np.asarray(decode(data))
@@ -310,7 +310,8 @@ def _ignore(pixels: np.ndarray) -> None:
     """For `inspect`, where it matters only whether a photo can be decoded."""
 
 
-def _read_bytes(file: Path) -> bytes:
+def read_bytes(file: Path) -> bytes:
+    """A photo's file; a ValueError says that it is too long to be one."""
     if (size := file.stat().st_size) > MAX_BYTES:
         raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
     return file.read_bytes()
@@ -334,12 +335,14 @@ def _synthetic_folder() -> Path:
     return folder
 
 
-def _is_hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is hidden, or what a system adds to folders."""
     return path.name.startswith(".") or path.name.lower() in SYSTEM_NAMES
 
 
-def _why_unused(file: Path) -> str | None:
-    if _is_hidden(file):
+def why_unused(file: Path) -> str | None:
+    """Why a file isn't taken for a photo, in a short phrase; None if it is."""
+    if is_hidden(file):
         return HIDDEN
     if file.is_dir():
         return "a folder within a class folder"
@@ -350,10 +353,10 @@ def _why_unused(file: Path) -> str | None:
     return None
 
 
-def _say_what_is_left_out(listing: Listing) -> None:
-    """Count the files that a run leaves out, by reason, each with an example; hidden files are no loss."""
+def say_what_is_left_out(unused: Mapping[str, str]) -> None:
+    """Count the files that are left out, by reason, each with an example; hidden files are no loss."""
     examples: dict[str, list[str]] = {}
-    for path, reason in listing.unused.items():
+    for path, reason in unused.items():
         if reason != HIDDEN:
             examples.setdefault(reason, []).append(path)
     for reason, paths in examples.items():
@@ -393,7 +396,7 @@ def _holds_class_folders(folder: Path) -> bool:
         holding = (
             any(file.suffix.lower() in SUFFIXES for file in entry.iterdir())
             for entry in folder.iterdir()
-            if entry.is_dir() and not _is_hidden(entry)
+            if entry.is_dir() and not is_hidden(entry)
         )
         return sum(holding) > 1
     except OSError:  # a suggestion is not worth an error of its own
