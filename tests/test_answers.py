@@ -3,17 +3,22 @@
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from flowerlib import photo_page
 from flowerlib.cli import main
 from flowerlib.data.photos import load_photos
 from flowerlib.data.synthetic import write_synthetic
 from flowerlib.experiment import Experiment
+from flowerlib.files import NOTEBOOKS
+from flowerlib.notebooks import execute_notebook
 from flowerlib.runs import read_run
 from flowerlib.training.loop import train_and_evaluate
 
@@ -136,3 +141,42 @@ def test_what_can_t_be_used_is_said_in_one_paragraph(session, mixture, capfd, ch
     error = capfd.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "folder", "figures", "said"),
+    [
+        ("run/best.pt", "mixture", 2, "cut.jpg can't be read: the file is cut off."),
+        ("run/best.onnx", None, 0, "FileUpload"),
+        ("pictures", None, 0, "error: The network"),
+        ("run/best.onnx", "run", 0, "error: There is no photo in the folder"),
+    ],
+)
+def test_the_notebook_shows_answers_and_says_what_goes_wrong(
+    session, mixture, tmp_path, checkpoint, folder, figures, said
+):
+    places = {
+        "checkpoint": str(session.parent / checkpoint),
+        "folder": folder and str(mixture if folder == "mixture" else session),
+    }
+    execute_notebook(NOTEBOOKS / "predict.ipynb", tmp_path / "done.ipynb", places, log=tmp_path / "log")
+    outputs = [out for cell in nbformat.read(tmp_path / "done.ipynb", 4).cells for out in cell.get("outputs", [])]
+    assert sum("image/png" in out.get("data", {}) for out in outputs) == figures
+    assert said in str(outputs)
+
+
+def test_photos_given_to_the_notebook_are_answered(session, mixture, monkeypatch):
+    shown = []
+    monkeypatch.setattr(photo_page, "display", shown.append)
+    photo_page.answer_page(str(session / "best.pt"), None)
+    (box,) = shown
+    button, _ = box.children
+    photo = mixture / "no suffix"
+    content = memoryview(photo.read_bytes())
+    button.value = (
+        {"name": "mine.jpg", "type": "", "size": len(content), "content": content, "last_modified": datetime.now()},
+    )
+    photo_ax, heat_ax, bars_ax = shown[1].axes
+    assert photo_ax.get_title() == "mine.jpg"
+    assert heat_ax.collections
+    assert len(bars_ax.patches) == 5
