@@ -22,7 +22,9 @@ from flowerlib.errors import UserError, one_line
 from flowerlib.files import is_printable, make_folder, replacing, write_text
 
 BATCH = 32
-MOST_ON_SHEET = 400  # photos: an image of 8 by 50 can still be looked at
+# of a contact sheet: an image of 8 by 50 photos can still be looked at; a name's end is what tells it from others
+COLUMNS, MOST_ON_SHEET, LONGEST_NAME = 8, 400, 18
+SIDE = 1.3  # inches
 NETWORKS = "Name a session's best.pt or last.pt, or an ONNX file that flowerlib export has written."
 
 
@@ -230,11 +232,13 @@ def _write_sheet(path: Path, answers: Mapping[str, Answer], classes: Sequence[st
 
     names = [Path(name).name for name in answers]
     figures.use_report_style([*classes, *names])
+    said = [figures.in_lines(" ".join(_in_words(answer, classes, 1).split()), SIDE) for answer in answers.values()]
     titles = [
-        f"{figures.in_lines(name, 1)}\n{figures.in_lines(_in_words(answer, classes, 1), 1)}"
-        for name, answer in zip(names, answers.values(), strict=True)
+        f"{figures.in_lines(name[-LONGEST_NAME:], 2)}\n{words}" for name, words in zip(names, said, strict=True)
     ]
-    figure = figures.contact_sheet(np.stack([answer.view for answer in answers.values()]), titles)
+    figure = figures.contact_sheet(np.stack([answer.view for answer in answers.values()]), titles, COLUMNS)
+    lines = max(title.count("\n") + 1 for title in titles)
+    figure.set_size_inches(SIDE * COLUMNS, -(-len(titles) // COLUMNS) * (SIDE + 0.13 * lines))
     make_folder(path.parent)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython.display import display
 
@@ -77,7 +78,7 @@ def _show(network: Network, photos: Mapping[str, Callable[[], bytes]]) -> None:
             continue
         top = answer.top(TOP)
         likely = pd.Series(answer.probabilities[top], [network.classes[index] for index in top])
-        heat = network.look(answer.view[None], top[:1])[0] if network.look else None
+        heat = network.look(np.stack([answer.view]), top[:1])[0] if network.look else None
         title = f"{Path(name).name}{' (unsure)' if answer.unsure else ''}"
         figure = figures.answer_figure(title, answer.view, likely, heat)
         display(figure)
