@@ -83,6 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("out", type=user_path, metavar="FILE", help="the ONNX file")
     export.set_defaults(verb=_export, interrupted="Nothing was written.")
 
+    predict = verbs.add_parser("predict", help="say what is on photos")
+    predict.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT",
+                         help="a session's best.pt or last.pt, or an exported ONNX file")  # fmt: skip
+    predict.add_argument("photos", nargs="+", metavar="PHOTO|FOLDER", help="folders are searched for photos")
+    predict.add_argument("--top", type=int, default=3, metavar="N", help="print N classes; default: %(default)s")
+    predict.add_argument("--csv", type=user_path, metavar="FILE", help="write a probability for each class")
+    predict.add_argument("--sheet", type=user_path, metavar="FILE.png", help="draw the photos under their answers")
+    predict.set_defaults(verb=_predict, interrupted="Nothing was written.")
+
     report = verbs.add_parser("report", help="make the PDF of finished sessions")
     report.add_argument("--runs", type=user_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
     report.add_argument(
@@ -150,6 +159,13 @@ def _export(options: argparse.Namespace) -> int:
 
     export_onnx(options.checkpoint, options.out)
     print(f"{options.out}, checked against the network; its metadata name the classes and the input")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from flowerlib.answers import answer_photos
+
+    answer_photos(options.checkpoint, options.photos, options.top, options.csv, options.sheet)
     return 0
 
 

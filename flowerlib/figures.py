@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager
 from matplotlib.ft2font import FT2Font
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from flowerlib.grouping import Session
@@ -236,6 +237,44 @@ def contact_sheet(images: np.ndarray, titles: Sequence[str], columns: int = 8) -
         ax.imshow(image)
         ax.set_title(title, fontsize=7)
     return figure
+
+
+def answer_figure(name: str, view: np.ndarray, likely: pd.Series, heat: np.ndarray | None = None) -> Figure:
+    """A photo, where the network looks if that is known, and its most probable classes as bars.
+
+    Args:
+        name: of the photo.
+        view: uint8 (size, size, 3).
+        likely: probabilities by class, the highest first.
+        heat: as `plot_heat` takes it.
+    """
+    figure, axes = plt.subplots(1, 2 if heat is None else 3, figsize=(WIDTH, 2.2), layout="constrained")
+    axes[0].imshow(view)
+    if heat is not None:
+        plot_heat(view, heat, ax=axes[1])
+    for ax, title in zip(axes[:-1], (name, "where the network looks"), strict=False):
+        ax.set_title(in_lines(title, WIDTH / len(axes)), fontsize=SMALL)
+        ax.set_axis_off()
+    bars = axes[-1].barh(range(len(likely))[::-1], likely)
+    axes[-1].bar_label(bars, fmt="%.2f", padding=2)
+    axes[-1].set_yticks(range(len(likely))[::-1], [in_lines(each, 1) for each in likely.index])
+    axes[-1].set(xlim=(0, 1.15), xticks=[], xlabel="Probability")
+    return figure
+
+
+def plot_heat(view: np.ndarray, heat: np.ndarray, *, ax: Axes) -> Axes:
+    """A photo, bright where it speaks for a class, the strongest half outlined.
+
+    Args:
+        view: uint8 (size, size, 3).
+        heat: (size, size), of `flowerlib.training.predict.heat_maps`.
+        ax: where to draw.
+    """
+    ax.imshow((view * (0.25 + 0.75 * heat[..., None])).astype(np.uint8))
+    if heat.any():
+        outline = ax.contour(heat, levels=[0.5], colors="white", linewidths=1)
+        outline.set_path_effects([withStroke(linewidth=2, foreground="black")])
+    return ax
 
 
 def reliability_figure(bins: pd.DataFrame) -> Figure:

@@ -127,9 +127,18 @@ class InputInfo(_Record):
 
 
 class CalibrationInfo(_Record):
-    """The temperature that calibrates best.pt's probabilities."""
+    """How best.pt's probabilities are calibrated, by the clean validation photos.
+
+    Attributes:
+        temperature: divides its logits.
+        unsure_below: the probability that 99 % of its right answers reach.
+        error_before, error_after: the expected calibration error without the temperature and with it.
+    """
 
     temperature: float = Field(gt=0)
+    unsure_below: Fraction
+    error_before: Fraction
+    error_after: Fraction
 
 
 class HeldOutInfo(_Record):
@@ -153,7 +162,7 @@ class RunInfo(Computed):
         model, input: of the network.
         draws: version of the random draws.
         peak_memory: of the session's process, in MB.
-        calibration: of best.pt.
+        calibration: of best.pt; None of an earlier version's.
         test: best.pt on the test photos, where some were set aside.
         fold: which part of the photos validates, in cross-validation.
     """

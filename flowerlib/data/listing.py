@@ -124,7 +124,7 @@ def _sort_files(root: Path, part: str, photos: list[str], unused: dict[str, str]
             classes.add(entry.name)
             for file in entry.iterdir():
                 path = file.relative_to(root).as_posix()
-                if reason := _why_unused(file):
+                if reason := why_unused(file):
                     unused[path] = reason
                 else:
                     photos.append(path)
@@ -141,7 +141,8 @@ def _refuse_other_classes(root: Path, classes: dict[str, set[str]]) -> None:
             )
 
 
-def _why_unused(file: Path) -> str | None:
+def why_unused(file: Path) -> str | None:
+    """Why a file isn't taken for a photo, in a short phrase; None if it is."""
     if is_hidden(file):
         return HIDDEN
     if file.is_dir():

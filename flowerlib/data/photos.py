@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Originals:
 
     def read(self, index: int) -> np.ndarray:
         """Photo ``index``: uint8 (height, width, 3)."""
-        return np.asarray(decode(_read_bytes(self.file / self.paths[index]), self.side))
+        return np.asarray(decode(read_bytes(self.file / self.paths[index]), self.side))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,9 @@ def load_photos(
     """
     name, root = locate(source)
     listing = list_files(root)
-    _say_what_is_left_out(listing)
+    if listing.parts:
+        print(describe_parts(listing))
+    say_what_is_left_out(listing.unused)
     skipped = {} if exclude is None else _read_exclusions(user_path(exclude), listing)
     paths = [path for path in listing.photos if path not in skipped]
     files = _read_unknown(root, paths, side if skip_bad or not cache else None)
@@ -231,7 +233,7 @@ def inspect(
         sha256, size, pixels, problem = "", None, None, None
         stamp = settled_stamp(root / path)  # before reading: what changes afterwards gets another one
         try:
-            data = _read_bytes(root / path)
+            data = read_bytes(root / path)
             sha256, size = hashlib.sha256(data).hexdigest(), photo_size(data)
             if decoded:
                 pixels = np.asarray(decode(data, side))
@@ -310,7 +312,8 @@ def _ignore(pixels: np.ndarray) -> None:
     """For `inspect`, where it matters only whether a photo can be decoded."""
 
 
-def _read_bytes(file: Path) -> bytes:
+def read_bytes(file: Path) -> bytes:
+    """A photo's file; a ValueError says that it is too long to be one."""
     if (size := file.stat().st_size) > MAX_BYTES:
         raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
     return file.read_bytes()
@@ -334,12 +337,10 @@ def _synthetic_folder() -> Path:
     return folder
 
 
-def _say_what_is_left_out(listing: Listing) -> None:
-    """Count the files that a run leaves out, by reason, each with an example; hidden files are no loss."""
-    if listing.parts:
-        print(describe_parts(listing))
+def say_what_is_left_out(unused: Mapping[str, str]) -> None:
+    """Count the files that are left out, by reason, each with an example; hidden files are no loss."""
     examples: dict[str, list[str]] = {}
-    for path, reason in listing.unused.items():
+    for path, reason in unused.items():
         if reason != HIDDEN:
             examples.setdefault(reason, []).append(path)
     for reason, paths in examples.items():

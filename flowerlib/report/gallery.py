@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from flowerlib.data.duplicates import IDENTICAL
 from flowerlib.data.listing import class_of
 from flowerlib.data.photos import FLOWERS, SYNTHETIC, PhotoSet, photos_for
 from flowerlib.errors import UserError
-from flowerlib.figures import SMALL, WIDTH, contact_sheet, in_lines
+from flowerlib.figures import SMALL, WIDTH, contact_sheet, in_lines, plot_heat
 from flowerlib.files import DATA
 from flowerlib.runs import Run
 from flowerlib.training.predict import clean_views, heat_maps, last_map, load_network
@@ -142,10 +141,8 @@ def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(2, len(rows), squeeze=False, figsize=size, layout="constrained")
     for view, heat, title, (above, below) in zip(views, maps, titles, axes.T, strict=True):
         _show(above, view, title)
-        _show(below, (view * (0.25 + 0.75 * heat[..., None])).astype(np.uint8), "")
-        if heat.any():
-            outline = below.contour(heat, levels=[0.5], colors="white", linewidths=1)
-            outline.set_path_effects([withStroke(linewidth=2, foreground="black")])
+        plot_heat(view, heat, ax=below).set_anchor("N")
+        below.set_axis_off()
     return figure
 
 

@@ -175,11 +175,15 @@ def overall(run: Run) -> pd.DataFrame:
     """Accuracy and calibration on clean validation photos.
 
     Returns:
-        Rows ``accuracy``, ``confidence`` (mean), ``calibration error``: ``value``, ``low``, ``high``.
+        Rows ``accuracy``, ``confidence`` (mean), ``calibration error``: ``value``, ``low``, ``high``. Of best.pt,
+        where run.json has them: ``best: temperature``, ``best: error before`` and ``best: error after``.
     """
     sure = outcomes(run.predictions)["confidence"].mean()
     rows = {"accuracy": accuracy(run.predictions), "confidence": (sure, np.nan, np.nan)}
     rows["calibration error"] = tuple(calibration_error(run.predictions))
+    if best := run.info.calibration:
+        found = {"temperature": best.temperature, "error before": best.error_before, "error after": best.error_after}
+        rows |= {f"best: {name}": (value, np.nan, np.nan) for name, value in found.items()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"]).assign(bins=BINS)
 
 

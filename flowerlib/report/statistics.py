@@ -21,6 +21,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from flowerlib.calibration import BINS, bin_of
 from flowerlib.runs import confusion_matrix
 
 ALPHA = 0.05
@@ -28,8 +29,6 @@ TAILS = (ALPHA / 2, 1 - ALPHA / 2)
 LEAST_P = 1e-6  # no approximation here carries further
 RESAMPLES = 10_000
 SEED = 0  # of every resampling: the same tables give the same intervals
-
-BINS = 15  # of the calibration error, as in Guo et al. (2017)
 
 
 class Interval(NamedTuple):
@@ -221,7 +220,7 @@ def reliability_bins(predictions: pd.DataFrame, bins: int = BINS) -> pd.DataFram
     """
     table = outcomes(predictions)
     edges = np.linspace(0, 1, bins + 1)
-    groups = table.groupby(_bin(table["confidence"], bins))
+    groups = table.groupby(bin_of(table["confidence"], bins))
     result = pd.DataFrame({"from": edges[:-1], "to": edges[1:]})
     result["photos"] = groups.size().reindex(result.index, fill_value=0)
     result["confidence"] = groups["confidence"].mean().reindex(result.index)
@@ -252,7 +251,7 @@ def calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> BootstrapR
     """
     table = outcomes(predictions)
     gaps = table["confidence"].to_numpy() - table["correct"].to_numpy()
-    places = _bin(table["confidence"], bins)
+    places = bin_of(table["confidence"], bins)
 
     def error(rows: np.ndarray) -> float:
         return float(np.abs(np.bincount(places[rows], weights=gaps[rows])).sum() / len(rows))
@@ -291,10 +290,6 @@ def accuracy_without(predictions: pd.DataFrame, photos: Collection[str]) -> pd.D
     parts = {"all": table["correct"], "without": table["correct"][~chosen], "alone": table["correct"][chosen]}
     rows = [(len(part), part.sum(), *wilson(part.sum(), len(part))) for part in parts.values()]
     return pd.DataFrame(rows, index=list(parts), columns=["photos", "correct", "accuracy", "low", "high"])
-
-
-def _bin(confidence: pd.Series, bins: int) -> np.ndarray:
-    return np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
 
 
 # ---- two networks, photo by photo

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as F
 
+from flowerlib.data.crop import centre_crop
 from flowerlib.experiment import CROP_AREA, CROP_RATIO, Experiment
 from flowerlib.runs import InputInfo
 
@@ -179,29 +180,6 @@ def augment_reference(pixels: np.ndarray, augmentation: Augmentation, size: int)
     for name, amount in augmentation.jitter:
         image = getattr(F, f"adjust_{name}")(image, amount)
     return np.asarray(F.affine(image, angle=0, translate=augmentation.shift, scale=1, shear=0))
-
-
-def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    """A photo's view for clean evaluation: uint8 (height, width, 3) to uint8 (size, size, 3).
-
-    Equal to torchvision's Resize and CenterCrop, but in one step: a photo of 20,000 x 10 pixels is never enlarged to
-    512,000 x 256 on the way.
-    """
-    height, width, _ = pixels.shape
-    box = centre_box(width, height, size)
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box))
-
-
-def centre_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a photo's clean view of ``size`` pixels a side, in the photo's pixels."""
-    shorter, side = min(width, height), round(size * 256 / 224)
-    box = []
-    for length in (width, height):
-        resized = side * length // shorter
-        start = round((resized - size) / 2)
-        box.append((start * length / resized, (start + size) * length / resized))
-    (left, right), (top, bottom) = box
-    return left, top, right, bottom
 
 
 def normalize(images: torch.Tensor, standardization: InputInfo) -> torch.Tensor:

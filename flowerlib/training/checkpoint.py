@@ -20,6 +20,7 @@ from flowerlib.runs import (
     BEFORE,
     BEST,
     LAST,
+    CalibrationInfo,
     EarlierEpochs,
     EpochMetrics,
     RunInfo,
@@ -40,7 +41,7 @@ def space_needed(model: nn.Module) -> int:
     return 3 * (state + momentum) + state
 
 
-def write_best(run_dir: Path, info: RunInfo, model: nn.Module) -> None:
+def write_best(run_dir: Path, info: RunInfo, model: nn.Module, calibration: CalibrationInfo) -> None:
     """Write best.pt: the network with the best clean validation accuracy so far, and what using it takes."""
     _write(
         run_dir / BEST,
@@ -50,9 +51,19 @@ def write_best(run_dir: Path, info: RunInfo, model: nn.Module) -> None:
             "image_size": info.settings.image_size,
             "mean": info.input.mean,
             "std": info.input.std,
+            **calibration.model_dump(),
             "state_dict": model.state_dict(),
         },
     )
+
+
+def read_calibration(run_dir: Path) -> CalibrationInfo | None:
+    """The calibration in best.pt; None if there is no such file, or one of an earlier version."""
+    try:
+        best = read_checkpoint(run_dir / BEST)
+        return CalibrationInfo(**{name: best[name] for name in CalibrationInfo.model_fields})
+    except (DamagedError, KeyError):  # no reason for a session to fail when all else is done
+        return None
 
 
 def write_last(

@@ -21,8 +21,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     """Write a best.pt as an ONNX file, and check it against the network with ONNX Runtime.
 
     Its input ``pictures``, float32 (n, 3, size, size), must be standardized by the mean and standard deviation in
-    the file's metadata, which also hold the classes and the image size; its output is ``logits``, float32
-    (n, classes).
+    the file's metadata, which also hold the classes, the image size and the calibration; its output is ``logits``,
+    float32 (n, classes).
 
     Args:
         checkpoint: best.pt of a session.
@@ -49,6 +49,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
         "image_size": str(trained.image_size),
         "mean": json.dumps(trained.standardization.mean),
         "std": json.dumps(trained.standardization.std),
+        "temperature": str(trained.temperature),
+        "unsure_below": str(trained.unsure_below),
     }
     onnx.helper.set_model_props(model, metadata)
     make_folder(out.parent)

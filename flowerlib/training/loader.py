@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import torch
 
+from flowerlib.data.crop import centre_crop
 from flowerlib.data.photos import PhotoSet
 from flowerlib.data.threads import in_threads
 from flowerlib.experiment import Experiment
-from flowerlib.training.augment import Augmentation, augment, centre_crop, draw_augmentation
+from flowerlib.training.augment import Augmentation, augment, draw_augmentation
 
 cv2.setNumThreads(1)  # the cores are shared by our own threads
 

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, softmax
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
+from flowerlib.calibration import calibrate
 from flowerlib.data.photos import PhotoSet
 from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
@@ -40,7 +41,15 @@ from flowerlib.runs import (
     write_repeats,
 )
 from flowerlib.training.augment import normalize
-from flowerlib.training.checkpoint import Progress, read_checkpoint, read_last, space_needed, write_best, write_last
+from flowerlib.training.checkpoint import (
+    Progress,
+    read_calibration,
+    read_checkpoint,
+    read_last,
+    space_needed,
+    write_best,
+    write_last,
+)
 from flowerlib.training.device import mixed_precision, pick_device, pick_precision
 from flowerlib.training.loader import Loader
 from flowerlib.training.model import build_model, load_weights, set_training
@@ -155,7 +164,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
         )
         scheduler.step()
         if row.val_acc > max((earlier.val_acc for earlier in history), default=-1.0):
-            write_best(run_dir, info, model)
+            write_best(run_dir, info, model, calibrate(logits.numpy(), labels.numpy()))
         history.append(row)
         write_metrics(run_dir / "metrics.csv", history)
         write_last(run_dir, info, model, optimizer, scheduler, history, logits)
@@ -171,7 +180,8 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
         test = score_best(run_dir, model, loader.clean(indices.test), computation)
         info = info.model_copy(update={"test": test})
         print(f"test: best.pt is right on {test.correct:,} of {test.photos:,} photos that nothing was chosen by")
-    write_info(run_dir, info.model_copy(update={"finished": True}))
+    calibration = read_calibration(run_dir) or info.calibration
+    write_info(run_dir, info.model_copy(update={"finished": True, "calibration": calibration}))
     return read_run(run_dir)
 
 

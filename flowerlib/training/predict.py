@@ -5,56 +5,109 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import LayerGradCam
 from torch import nn
 from torch.nn.functional import interpolate
 from torchvision.models import ResNet
 
+from flowerlib.data.crop import centre_crop
 from flowerlib.data.photos import PhotoSet
 from flowerlib.errors import UserError, one_line
-from flowerlib.runs import LAST, InputInfo, Run
-from flowerlib.training.augment import centre_crop, normalize
+from flowerlib.runs import LAST, InputInfo, Run, read_info
+from flowerlib.training.augment import normalize
 from flowerlib.training.checkpoint import read_checkpoint
+from flowerlib.training.device import mixed_precision, pick_device
 from flowerlib.training.lite0 import EfficientNetLite0
 from flowerlib.training.model import new_network
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The content of a best.pt.
+    """A network and what using it takes.
 
     Attributes:
-        network: in evaluation mode, on the CPU.
+        network: in evaluation mode.
         classes: names, in the order of the network's outputs.
         image_size: side of its input, in pixels.
         standardization: mean and standard deviation of its input.
+        precision: in which it is computed, ``float32`` or ``bfloat16``.
+        temperature: divides its logits.
+        unsure_below: an answer whose highest probability is lower is unsure.
     """
 
     network: nn.Module
     classes: list[str]
     image_size: int
     standardization: InputInfo
+    precision: str = "float32"
+    temperature: float = 1.0
+    unsure_below: float = 0.0
 
 
-def read_best(path: Path) -> Trained:
-    """Read a best.pt.
+def read_trained(path: Path) -> Trained:
+    """Read a best.pt, or a last.pt with run.json beside it, to the device that a session would take.
 
     Raises:
         UserError: it can't be read, or is another kind of file.
     """
     checkpoint = read_checkpoint(path)
+    is_last = isinstance(checkpoint, dict) and "optimizer" in checkpoint
+    trained = _last(path, checkpoint) if is_last else _best(path, checkpoint)
+    trained.network.to(pick_device("auto"), memory_format=torch.channels_last)
+    return trained
+
+
+def read_best(path: Path) -> Trained:
+    """Read a best.pt to the CPU.
+
+    Raises:
+        UserError: it can't be read, or is another kind of file.
+    """
+    return _best(path, read_checkpoint(path))
+
+
+def _best(path: Path, checkpoint: dict[str, Any]) -> Trained:
     try:
         network = new_network(checkpoint["model"], len(checkpoint["classes"]))
         network.load_state_dict(checkpoint["state_dict"])
         recorded = {key: tuple(checkpoint[key]) for key in ("mean", "std") if key in checkpoint}  # else ImageNet's
+        calibration = {key: checkpoint[key] for key in ("temperature", "unsure_below") if key in checkpoint}
         return Trained(
-            network.eval(), list(checkpoint["classes"]), int(checkpoint["image_size"]), InputInfo(**recorded)
+            network.eval(),
+            list(checkpoint["classes"]),
+            int(checkpoint["image_size"]),
+            InputInfo(**recorded),
+            **calibration,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is not the best.pt of a session: {one_line(error)}.") from error
+        raise UserError(
+            f"{path} is not a network that a session has left ({one_line(error)}). Name its best.pt."
+        ) from error
+
+
+def _last(path: Path, checkpoint: dict[str, Any]) -> Trained:
+    info = read_info(path.parent)
+    if info is None:
+        raise UserError(f"The run.json beside {path} is missing, which names the classes. Name a best.pt instead.")
+    classes = list(info.dataset.classes)
+    try:
+        network = new_network(info.settings.model, len(classes))
+        network.load_state_dict(checkpoint["model"])
+        return Trained(network.eval(), classes, info.settings.image_size, info.input, checkpoint["precision"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path} doesn't hold the network of the run.json beside it ({one_line(error)}).") from error
+
+
+@torch.inference_mode()
+def logits(trained: Trained, views: np.ndarray) -> np.ndarray:
+    """The network's logits, float32 (n, classes), for views, uint8 (n, size, size, 3): as a session computes them."""
+    device = next(trained.network.parameters()).device
+    with mixed_precision(device, trained.precision):
+        images = normalize(torch.from_numpy(views).to(device), trained.standardization)
+        return trained.network(images).float().cpu().numpy()
 
 
 def load_network(run: Run) -> nn.Module:
@@ -115,8 +168,13 @@ def heat_maps(
     Returns:
         float32 (n, size, size): 1 at each picture's strongest place, 0 where nothing speaks for the class.
     """
-    inputs = normalize(torch.from_numpy(views), standardization)
-    maps = LayerGradCam(network, layer).attribute(inputs, target=torch.tensor(targets), relu_attributions=True)
+    from captum.attr import LayerGradCam  # it takes a second, which answers alone should not cost
+
+    device = next(network.parameters()).device
+    inputs = normalize(torch.from_numpy(views).to(device), standardization)
+    maps = LayerGradCam(network, layer).attribute(
+        inputs, target=torch.tensor(targets, device=device), relu_attributions=True
+    )
     maps = interpolate(maps.detach(), size=inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     strongest = maps.amax(dim=(1, 2), keepdim=True)
-    return (maps / strongest.where(strongest > 0, 1)).numpy()
+    return (maps / strongest.where(strongest > 0, 1)).cpu().numpy()

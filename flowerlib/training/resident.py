@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from flowerlib.data.cache import CHANNELS, PixelCache
+from flowerlib.data.crop import centre_box
 from flowerlib.data.photos import PhotoSet
 from flowerlib.experiment import Experiment
-from flowerlib.training.augment import Augmentation, centre_box, draw_augmentation
+from flowerlib.training.augment import Augmentation, draw_augmentation
 from flowerlib.training.loader import Loader
 
 PHOTOS_PER_LAUNCH = 128  # the views of this many photos are computed together: four batches of 32

@@ -15,8 +15,8 @@ from flowerlib.data.photos import load_photos
 @pytest.fixture
 def read(monkeypatch):
     """The names of the original files that are read, as they are."""
-    names, read_bytes = [], dataset._read_bytes
-    monkeypatch.setattr(dataset, "_read_bytes", lambda file: (names.append(file.name), read_bytes(file))[1])
+    names, read_bytes = [], dataset.read_bytes
+    monkeypatch.setattr(dataset, "read_bytes", lambda file: (names.append(file.name), read_bytes(file))[1])
     return names
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import get_model
 
+from flowerlib.data.crop import centre_crop
 from flowerlib.data.duplicates import COLUMNS, IDENTICAL, SIMILAR
 from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
@@ -20,7 +21,7 @@ from flowerlib.report import gallery
 from flowerlib.report.gallery import heat_maps, last_map, load_network, why_no_gallery, why_no_heatmaps
 from flowerlib.report.statistics import confident_mistakes, outcomes, unsure_hits
 from flowerlib.runs import InputInfo
-from flowerlib.training.augment import centre_crop, normalize
+from flowerlib.training.augment import normalize
 from flowerlib.training.checkpoint import LAST
 from flowerlib.training.loop import train_and_evaluate
 

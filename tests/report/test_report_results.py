@@ -10,7 +10,7 @@ from flowerlib.data.photos import paper_fingerprint
 from flowerlib.files import REPORT
 from flowerlib.grouping import Session
 from flowerlib.report import build, results
-from flowerlib.runs import HeldOutInfo
+from flowerlib.runs import CalibrationInfo, HeldOutInfo
 
 
 def session(name="resnet18-bs32", repeats=(), photos="the paper's", **settings):
@@ -103,6 +103,8 @@ def test_the_numbers_of_one_networks_predictions(three):
     assert numbers.loc["accuracy", "value"] == pytest.approx(900 / PHOTOS)
     assert numbers.loc["confidence", "value"] == pytest.approx(0.9 * 0.9 + 0.1 * 0.8)
     assert results.shown_classes(run)["Class"].tolist() == ["aster", "broom"]
+    best = CalibrationInfo(temperature=1.5, unsure_below=0.4, error_before=0.1, error_after=0.02)
+    assert results.overall(changed(run, calibration=best))["value"].tolist()[3:] == [1.5, 0.1, 0.02]
 
 
 def test_the_paper_is_judged_on_its_photos_only(three):

@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional as F
 
+from flowerlib.data.crop import centre_crop
 from flowerlib.data.photos import load_photos
 from flowerlib.experiment import Experiment
 from flowerlib.runs import InputInfo
@@ -19,7 +20,6 @@ from flowerlib.training.augment import (
     Augmentation,
     augment,
     augment_reference,
-    centre_crop,
     draw_augmentation,
     normalize,
 )

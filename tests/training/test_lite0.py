@@ -9,12 +9,13 @@ import torch
 from matplotlib import cbook
 from PIL import Image
 
+from flowerlib.data.crop import centre_crop
 from flowerlib.data.photos import load_photos
 from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.training import lite0
-from flowerlib.training.augment import centre_crop, normalize
+from flowerlib.training.augment import normalize
 from flowerlib.training.lite0 import EfficientNetLite0
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, predict, train_and_evaluate

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import dropout
 from torchvision.models import get_model
 
+from flowerlib.calibration import calibrate
 from flowerlib.data.photos import load_photos
 from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
@@ -78,6 +79,8 @@ def test_best_pt_is_the_network_of_the_best_epoch(photos, tmp_path):
     parts = split_photos(photos, Experiment())
     logits, labels = predict(model, Loader(Experiment(**TINY), photos).clean(parts.validation), FLOAT32)
     assert score(logits, labels)[1] == run.metrics["val_acc"].max()
+    assert run.info.calibration == calibrate(logits.numpy(), labels.numpy())
+    assert best["temperature"] == run.info.calibration.temperature
 
 
 def test_two_runs_with_one_seed_are_identical_and_another_seed_differs(photos, tmp_path):
@@ -118,6 +121,7 @@ def test_an_interrupted_session_ends_as_an_uninterrupted_one(photos, tmp_path, m
         whole.metrics.drop(columns=SECONDS), resumed.metrics.drop(columns=SECONDS), check_exact=True
     )
     pd.testing.assert_frame_equal(whole.predictions, resumed.predictions, check_exact=True)
+    assert whole.info.calibration == resumed.info.calibration is not None
     last = [torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("whole", "broken")]
     assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])
 

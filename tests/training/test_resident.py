@@ -10,10 +10,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from flowerlib.data.crop import centre_crop
 from flowerlib.data.photos import load_photos
 from flowerlib.experiment import Experiment
 from flowerlib.training import resident
-from flowerlib.training.augment import augment_reference, centre_crop, draw_augmentation
+from flowerlib.training.augment import augment_reference, draw_augmentation
 from flowerlib.training.loader import Loader
 from flowerlib.training.resident import (
     CENTRE,
