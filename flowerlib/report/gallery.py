@@ -180,6 +180,7 @@ def _show(ax: Axes, picture: np.ndarray, title: str) -> None:
 
 
 def _nothing() -> Figure:
-    figure = plt.figure(figsize=(WIDTH, 0.4))
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.4))  # a notebook draws no figure without axes
+    ax.set_axis_off()
     figure.text(0.5, 0.5, "none", ha="center", va="center", style="italic")
     return figure
