@@ -58,8 +58,9 @@ report: env ## the PDF of the finished sessions; options: RUNS, OUT
 bench: env ## how fast training is on this machine, in about ten minutes; option: DATA
 	$(RUN) bench $(if $(DATA),--data "$(DATA)")
 
+# JupyterLab's defaults in notebooks/jupyterlab: it neither asks about its news nor looks for other versions of itself.
 lab: env ## the notebooks in JupyterLab
-	.venv/bin/jupyter lab notebooks
+	.venv/bin/jupyter lab --LabApp.app_settings_dir=notebooks/jupyterlab notebooks
 
 test: .venv/ready-for-tests ## the tests, and the style
 	.venv/bin/ruff check .

@@ -221,11 +221,11 @@ def confusion_figure(matrix: pd.DataFrame) -> Figure:
     return figure
 
 
-def contact_sheet(images: np.ndarray, titles: Sequence[str], columns: int = 8) -> Figure:
+def contact_sheet(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 8) -> Figure:
     """Pictures in a grid.
 
     Args:
-        images: uint8 (n, height, width, 3).
+        images: n of any size, each uint8 (height, width, 3).
         titles: n titles.
         columns: pictures in a row.
     """
@@ -235,7 +235,7 @@ def contact_sheet(images: np.ndarray, titles: Sequence[str], columns: int = 8) -
         ax.set_axis_off()
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
         ax.imshow(image)
-        ax.set_title(title, fontsize=7)
+        ax.set_title(title, fontsize=SMALL)
     return figure
 
 

@@ -403,6 +403,14 @@ def is_unequal(classes: Mapping[str, int]) -> bool:
     return max(classes.values()) > 2 * min(classes.values())
 
 
+def epochs_done(folder: Path) -> int:
+    """How many epochs a folder's metrics.csv has; 0 where it can't be read."""
+    try:
+        return len(pd.read_csv(folder / "metrics.csv"))
+    except (OSError, ValueError):  # none yet, or damaged
+        return 0
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a folder holds a finished run."""
     info = read_info(folder)

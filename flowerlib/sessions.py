@@ -21,7 +21,7 @@ from flowerlib.experiment import Experiment, base_name, fold_name
 from flowerlib.files import NOTEBOOKS, check_space, locked, make_folder
 from flowerlib.notebooks import execute_notebook
 from flowerlib.progress import PROGRESS_VARIABLE
-from flowerlib.runs import LAST, RunInfo, is_complete, is_finished, read_run, refuse_other_inputs
+from flowerlib.runs import LAST, RunInfo, epochs_done, is_complete, is_finished, read_run, refuse_other_inputs
 from flowerlib.training.checkpoint import space_needed
 from flowerlib.training.device import pick_device, pick_precision
 from flowerlib.training.model import check_model, load_weights
@@ -136,7 +136,7 @@ def _run_session(plan: Plan, force: bool) -> bool:
         print(f"{plan.name}: failed. {error}{_kept(folder)}", file=sys.stderr, flush=True)
         return False
     except KeyboardInterrupt:
-        done = _epochs_done(folder)
+        done = epochs_done(folder)
         print(
             f"\n{plan.name}: stopped after {done} of {plan.experiment.epochs} epochs.{_kept(folder)}", file=sys.stderr
         )
@@ -171,10 +171,3 @@ def _may_be_finished(folder: Path) -> bool:
         return is_finished(folder)
     except UserError:  # its run.json is damaged: what else is there may still be good
         return True
-
-
-def _epochs_done(folder: Path) -> int:
-    try:
-        return len(pd.read_csv(folder / "metrics.csv"))
-    except (OSError, ValueError):  # none yet, or damaged
-        return 0

@@ -56,7 +56,7 @@ def test_each_session_leaves_its_tables_log_and_executed_notebook(synthetic_runs
         assert {"last.pt", "best.pt", "session.ipynb", "session.log"} <= {path.name for path in folder.iterdir()}
         assert re.search(r"epoch +0 of 1: train loss", (folder / "session.log").read_text())
         outputs = [out for cell in executed(folder / "session.ipynb").cells for out in cell.get("outputs", [])]
-        assert sum("image/png" in out.get("data", {}) for out in outputs) == 3
+        assert sum("image/png" in out.get("data", {}) for out in outputs) == 4
         assert not any(out.output_type == "error" for out in outputs)
     assert read_run(synthetic_runs / "resnet18-bs64").info.settings.batch_size == 64
     assert read_run(synthetic_runs / "resnet34-bs32").info.settings.model == "resnet34"

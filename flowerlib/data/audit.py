@@ -138,15 +138,24 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
     )
 
 
+def audit_source(source: str) -> Audit:
+    """`audit` of a data source: 'flowers', which is compared with the paper's photos, 'synthetic' or a folder.
+
+    Raises:
+        UserError: the photos can't be found or downloaded.
+    """
+    name, root = locate(source)
+    return audit(root, read_manifest() if name == FLOWERS else None)
+
+
 def print_audit(source: str) -> int:
     """Print the audit of a data source; return the exit status: 0 if `flowerlib run` would accept the photos, else 1.
 
     Raises:
         UserError: the photos can't be found or downloaded.
     """
-    name, root = locate(source)
-    result = audit(root, read_manifest() if name == FLOWERS else None)
-    if (listing := list_files(root)).parts:
+    result = audit_source(source)
+    if (listing := list_files(result.root)).parts:
         print(describe_parts(listing))
     print(result)
     return 0 if result.usable else 1

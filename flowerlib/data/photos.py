@@ -319,6 +319,12 @@ def read_bytes(file: Path) -> bytes:
     return file.read_bytes()
 
 
+def bytes_to_fetch(source: str) -> int:
+    """How much `load_photos` would download for a source: the paper's photos, unless they are here."""
+    here = source != FLOWERS or os.environ.get("FLOWERLIB_DATA") or (DATA / FLOWERS).is_dir()
+    return 0 if here else sum(row.bytes for row in read_manifest())
+
+
 def _flowers_folder() -> Path:
     if folder := os.environ.get("FLOWERLIB_DATA"):
         return user_path(folder)

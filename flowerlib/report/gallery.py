@@ -6,7 +6,7 @@ A report can be made where photos and checkpoints are not: ask `why_no_gallery` 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -84,21 +84,22 @@ def gallery_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame, columns: int 
     return figure
 
 
-def pairs_figure(run: Run, photos: PhotoSet, pairs: pd.DataFrame, columns: int = 3) -> Figure:
+def pairs_figure(
+    photos: PhotoSet, pairs: pd.DataFrame, validation: Collection[str] | None = None, columns: int = 3
+) -> Figure:
     """Near-duplicates side by side, whole, each under its class folder and side of the split.
 
     Args:
-        run: tells the validation photos from the training photos.
-        photos: its photos.
+        photos: the data set.
         pairs: of `flowerlib.data.duplicates.find_pairs`.
+        validation: relative paths of the validation photos; None: each photo is under its file's name instead.
         columns: pairs side by side.
     """
     if pairs.empty:
         return _nothing()
-    validation = set(run.predictions["photo"])
     width = WIDTH / columns / 2
     titles = [
-        [f"{in_lines(class_of(path), width)}\n{'validation' if path in validation else 'training'}" for path in pair]
+        [_place(path, validation, width) for path in pair]
         for pair in pairs[["first", "second"]].itertuples(index=False)
     ]
     rows = -(-len(pairs) // columns)
@@ -146,6 +147,13 @@ def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def _place(path: str, validation: Collection[str] | None, width: float) -> str:
+    below = path.split("/")[-1]
+    if validation is not None:
+        below = "validation" if path in validation else "training"
+    return f"{in_lines(class_of(path), width)}\n{in_lines(below, width)}"
+
+
 def _views(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> np.ndarray:
     return clean_views(photos, rows["photo"], run.info.settings.image_size)
 
@@ -170,6 +178,7 @@ def _show(ax: Axes, picture: np.ndarray, title: str) -> None:
 
 
 def _nothing() -> Figure:
-    figure = plt.figure(figsize=(WIDTH, 0.4))
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.4))  # a notebook draws no figure without axes
+    ax.set_axis_off()
     figure.text(0.5, 0.5, "none", ha="center", va="center", style="italic")
     return figure

@@ -42,7 +42,7 @@ def show(run: Run, pairs: pd.DataFrame | None, labels: pd.DataFrame | None, mark
     if pairs is not None and len(pairs):
         first = pd.concat([under_two_labels(pairs), across_split(pairs, run.predictions["photo"])])
         drawn["pairs"] = (
-            gallery.pairs_figure(run, photos, first.drop_duplicates().head(9)),
+            gallery.pairs_figure(photos, first.drop_duplicates().head(9), set(run.predictions["photo"])),
             "Near-duplicates: under two labels first, then across the split",
         )
     return [Figure(figure, name, f"{caption}.{mark}", width=1.0) for name, (figure, caption) in drawn.items()]

@@ -8,7 +8,7 @@ changes what happens to a photo.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import cv2
@@ -47,6 +47,9 @@ class Augmentation:
     shift: tuple[int, int]
 
 
+CENTRE = Augmentation(crop=None, flip=False, angle=0.0, jitter=(), shift=(0, 0))  # the clean centre crop
+
+
 def draw_augmentation(experiment: Experiment, epoch: int, index: int, width: int, height: int) -> Augmentation:
     """Draw one photo's augmentation; it depends on (seed, epoch, index) and the photo's size alone.
 
@@ -70,6 +73,23 @@ def draw_augmentation(experiment: Experiment, epoch: int, index: int, width: int
     farthest = experiment.translation * experiment.image_size
     shift = tuple(round(offset) for offset in rng.uniform(-farthest, farthest, size=2))
     return Augmentation(crop if experiment.random_crop else None, flip, angle, used, shift)
+
+
+def each_alone(experiment: Experiment, epoch: int, index: int, width: int, height: int) -> dict[str, Augmentation]:
+    """Each operation alone, by its name: the crop as it is drawn, the others as strong as the settings allow."""
+    jitter = {
+        f"{name} ×{1 + getattr(experiment, name):g}": (name, 1 + getattr(experiment, name))
+        for name in ("brightness", "contrast", "saturation")
+    }
+    shift = round(experiment.translation * experiment.image_size)
+    return {
+        "crop": replace(CENTRE, crop=draw_augmentation(experiment, epoch, index, width, height).crop),
+        "flip": replace(CENTRE, flip=experiment.flip > 0),
+        f"rotation {experiment.rotation:g}°": replace(CENTRE, angle=experiment.rotation),
+        **{title: replace(CENTRE, jitter=(each,)) for title, each in jitter.items()},
+        f"hue {experiment.hue:+g}": replace(CENTRE, jitter=(("hue", experiment.hue),)),
+        f"translation {experiment.translation:g}": replace(CENTRE, shift=(shift, shift)),
+    }
 
 
 def _draw_crop(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
-from torchvision.models import get_model, get_model_weights, list_models
+from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from flowerlib.errors import LONGEST, UserError, one_line
 from flowerlib.experiment import Experiment, did_you_mean
@@ -73,10 +73,9 @@ def build_model(name: str, classes: int, weights: Weights, freeze: bool = False)
     """
     _refuse_unknown(name)
     model = lite0.EfficientNetLite0() if name == LITE0 else get_model(name, weights=None)
-    linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear or hasattr(model, "aux_logits"):
+    head = find_head(model)
+    if head is None or hasattr(model, "aux_logits"):
         raise UserError(f"{name} does not end in one linear layer that could be replaced. Try resnet18 or resnet34.")
-    head = linear[-1]
     if weights.info.source != "none":
         backbone = {key: value for key, value in weights.state_dict.items() if not key.startswith(f"{head}.")}
         _load_backbone(model, backbone, head, name, weights.info.file)
@@ -84,6 +83,11 @@ def build_model(name: str, classes: int, weights: Weights, freeze: bool = False)
     model.requires_grad_(not freeze)
     model.set_submodule(head, nn.Linear(features, classes))
     return model
+
+
+def find_head(model: nn.Module) -> str | None:
+    """The name of a network's last linear layer, which is replaced by a new one; None if it has none."""
+    return next(reversed([key for key, module in model.named_modules() if isinstance(module, nn.Linear)]), None)
 
 
 def describe_model(model: nn.Module, image_size: int) -> ModelInfo:
@@ -192,9 +196,20 @@ def _installed() -> Weights:
     return _read_file(Path(path), LITE0)
 
 
+def megabytes_to_fetch(source: str, model: str) -> float:
+    """How much `load_weights` would download.
+
+    Raises:
+        UserError: there is no such network.
+    """
+    _refuse_unknown(model)
+    if source != "imagenet" or model == LITE0 or os.environ.get("FLOWERLIB_WEIGHTS"):
+        return 0
+    return 0 if _imagenet_path(model).exists() else _imagenet_weights(model).meta["_file_size"]
+
+
 def _imagenet(model: str) -> Weights:
-    url = _imagenet_url(model)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    url, path = _imagenet_url(model), _imagenet_path(model)
     try:
         torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
     except Exception as error:  # of the network or the disk; on a damaged file PyTorch raises nearly anything
@@ -205,9 +220,17 @@ def _imagenet(model: str) -> Weights:
     return _read_file(path, model)
 
 
+def _imagenet_path(model: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / _imagenet_url(model).rsplit("/", 1)[1]
+
+
 def _imagenet_url(model: str) -> str:
+    return _imagenet_weights(model).url
+
+
+def _imagenet_weights(model: str) -> WeightsEnum:
     known = get_model_weights(model)
-    return getattr(known, "IMAGENET1K_V1", known.DEFAULT).url  # a few networks have later versions only
+    return getattr(known, "IMAGENET1K_V1", known.DEFAULT)  # a few networks have later versions only
 
 
 def _imagenet_hash(model: str) -> str:

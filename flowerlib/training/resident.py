@@ -21,12 +21,11 @@ from flowerlib.data.cache import CHANNELS, PixelCache
 from flowerlib.data.crop import centre_box
 from flowerlib.data.photos import PhotoSet
 from flowerlib.experiment import Experiment
-from flowerlib.training.augment import Augmentation, draw_augmentation
+from flowerlib.training.augment import CENTRE, Augmentation, draw_augmentation
 from flowerlib.training.loader import Loader
 
 PHOTOS_PER_LAUNCH = 128  # the views of this many photos are computed together: four batches of 32
 FIXED_POINT = 1 << 16  # Pillow computes positions in 65,536ths of a pixel
-CENTRE = Augmentation(crop=None, flip=False, angle=0.0, jitter=(), shift=(0, 0))
 
 
 @dataclass(frozen=True)

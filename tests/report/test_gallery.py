@@ -109,7 +109,7 @@ def test_of_nothing_a_figure_says_so(session):
     for figure in (
         gallery.gallery_figure(run, photos, nothing),
         gallery.heatmap_figure(run, photos, nothing),
-        gallery.pairs_figure(run, photos, pd.DataFrame(columns=COLUMNS)),
+        gallery.pairs_figure(photos, pd.DataFrame(columns=COLUMNS)),
     ):
         assert [text.get_text() for text in figure.texts] == ["none"]
 
@@ -121,7 +121,7 @@ def test_pairs_stand_side_by_side_whole_with_their_side_of_the_split(session):
     pairs = pd.DataFrame(
         [(IDENTICAL, training[0], validation, 0.0), (SIMILAR, training[1], training[2], 0.126)], columns=COLUMNS
     )
-    figure = gallery.pairs_figure(run, photos, pairs)
+    figure = gallery.pairs_figure(photos, pairs, set(run.predictions["photo"]))
     assert [part.get_suptitle() for part in figure.subfigs if part.axes] == ["identical", "distance 0.13"]
     axes = pictures(figure)
     paths = [training[0], validation, training[1], training[2]]
