@@ -189,7 +189,7 @@ def test_both_formats_of_run_json_are_read(folder):
         "input": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
         "draws": 2,
         "peak_memory": 1600.5,
-        "calibration": {"temperature": 1.5},
+        "calibration": {"temperature": 1.5, "unsure_below": 0.4, "error_before": 0.1, "error_after": 0.05},
         "test": {"photos": 9, "correct": 8, "loss": 0.5},
         "fold": 3,
     }
