@@ -181,6 +181,8 @@ class Figure:
     def __init__(self, figure: MatplotlibFigure, name: str, caption: str, width: float = 0.8):
         figure = figure if isinstance(figure, MatplotlibFigure) else figure.get_figure(root=True)
         self.name, self.caption, self.width = slug(name), _checked(caption), width
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once: each time anew, it would move a little
         self.svg = _drawn(figure, "svg", dpi=150, metadata={"Date": None})
         self.pdf = _drawn(figure, "pdf", dpi=200, metadata={"CreationDate": None})
         plt.close(figure)

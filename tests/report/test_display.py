@@ -71,6 +71,7 @@ def test_figure_holds_its_files_and_is_closed(axes):
 
 
 def test_figure_is_the_same_file_each_time(axes):
+    axes.figure.set_layout_engine("constrained")
     assert Figure(axes, "a", "").pdf == Figure(axes.figure, "a", "").pdf
 
 
