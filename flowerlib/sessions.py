@@ -19,26 +19,29 @@ from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment, base_name, fold_name
 from flowerlib.files import NOTEBOOKS, check_space, locked, make_folder
-from flowerlib.notebooks import execute_notebook
 from flowerlib.progress import PROGRESS_VARIABLE
-from flowerlib.runs import LAST, RunInfo, epochs_done, is_complete, is_finished, read_run, refuse_other_inputs
-from flowerlib.training.checkpoint import space_needed
-from flowerlib.training.device import pick_device, pick_precision
-from flowerlib.training.model import check_model, load_weights
-from flowerlib.training.provenance import describe_run
+from flowerlib.runs import (
+    LAST,
+    epochs_done,
+    inputs,
+    is_complete,
+    is_finished,
+    read_info,
+    read_run,
+    refuse_other_inputs,
+)
+from flowerlib.training.weights_file import same_weights
 
 SESSION_NOTEBOOK = NOTEBOOKS / "session.ipynb"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A session before it runs: its settings, its folder, the run.json it begins with, bytes of its checkpoints."""
+    """A session before it runs: its settings, and its folder."""
 
     name: str
     experiment: Experiment
     folder: Path
-    info: RunInfo
-    bytes: int
 
 
 def run_sessions(
@@ -60,16 +63,25 @@ def run_sessions(
             or a session's folder holds a run of other settings.
     """
     photos: dict[tuple, PhotoSet] = {}
-    plans = []
+    plans, waiting, needed = [], [], 0
     for name, each in experiments.items():
         same_photos = each.data, each.skip_bad, each.exclude, each.cache, kept_side(each.image_size)
         if same_photos not in photos:
             photos[same_photos] = photos_for(each)
-        plans.append(_plan(name, each, photos[same_photos], runs, group))
-    waiting = [plan for plan in plans if force or not _finished(plan)]
+        plan = Plan(name, each, runs / photos[same_photos].name / group / name)
+        plans.append(plan)
+        if force or not _recorded_as_complete(plan, photos[same_photos]):
+            from flowerlib.training.plan import plan_run  # PyTorch takes seconds, which finished sessions don't need
+
+            info, size = plan_run(each, photos[same_photos])
+            if not force:
+                refuse_other_inputs(plan.folder, info)
+            if force or not is_complete(plan.folder, each):
+                waiting.append(plan)
+                needed += size if force or not (plan.folder / LAST).exists() else 0
     for plan in waiting:
         make_folder(plan.folder)
-    check_space(runs, sum(plan.bytes for plan in waiting if force or not (plan.folder / LAST).exists()))
+    check_space(runs, needed)
 
     failed = []
     for plan in plans:
@@ -102,25 +114,24 @@ def _rank_labels(plans: Sequence[Plan]) -> None:
                 print(f"{name}: {table['issue'].sum():,} labels look wrong; {last.folder / LABELS} ranks them all.")
 
 
-def _plan(name: str, experiment: Experiment, photos: PhotoSet, runs: Path, group: str) -> Plan:
-    """Whatever can be known to fail fails here, before any session is trained."""
-    device = pick_device(experiment.device)
-    weights = load_weights(experiment.weights, experiment.model)
-    model = check_model(experiment, len(photos.classes), weights)
-    split_indices = split_photos(photos, experiment)
-    precision = pick_precision(experiment.precision, device)
-    info = describe_run(experiment, photos, split_indices, weights, model, device, precision)
-    return Plan(name, experiment, runs / photos.name / group / name, info, space_needed(model))
+def _recorded_as_complete(plan: Plan, photos: PhotoSet) -> bool:
+    """Whether run.json alone tells that nothing is left to do: it is complete, and of the same inputs.
 
-
-def _finished(plan: Plan) -> bool:
-    """Whether nothing is left to do; refuses a folder that holds a finished run of other inputs."""
-    refuse_other_inputs(plan.folder, plan.info)
-    return is_complete(plan.folder, plan.experiment)
+    Where it does not, the session is planned, and what is wrong is said then.
+    """
+    before = read_info(plan.folder)
+    if before is None or not is_complete(plan.folder, plan.experiment) or not same_weights(plan.experiment, before):
+        return False
+    dataset = before.dataset.model_copy(update={"fingerprint": photos.fingerprint})
+    split = before.split.model_copy(update={"fingerprint": split_photos(photos, plan.experiment).fingerprint})
+    now = before.model_copy(update={"settings": plan.experiment, "dataset": dataset, "split": split})
+    return inputs(now) == inputs(before)
 
 
 def _run_session(plan: Plan, force: bool) -> bool:
     """Run one session, alone in its folder; False if it fails."""
+    from flowerlib.notebooks import execute_notebook  # a second that finished sessions don't need
+
     folder = plan.folder
     try:
         with locked(folder.with_name(f".{plan.name}.lock"), folder):

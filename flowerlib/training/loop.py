@@ -51,6 +51,7 @@ from flowerlib.training.checkpoint import (
     write_last,
 )
 from flowerlib.training.device import mixed_precision, pick_device, pick_precision
+from flowerlib.training.forecast import with_forecast
 from flowerlib.training.loader import Loader
 from flowerlib.training.model import build_model, load_weights, set_training
 from flowerlib.training.provenance import describe_run
@@ -128,15 +129,17 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     write_info(run_dir, info)
     write_metrics(run_dir / "metrics.csv", history)  # it may be lost, or ahead of an older checkpoint
 
-    for epoch in range(len(history), experiment.epochs):
+    first = len(history)
+    for epoch in range(first, experiment.epochs):
         learning_rate = scheduler.get_last_lr()[0]
         torch.manual_seed(dropout_seed(experiment.seed, epoch))
         try:
             with PhotoBar(f"epoch {epoch}", len(indices.train) + 2 * len(indices.validation)) as bar:
+                batches = loader.training(indices.train, epoch)
+                if epoch == first and device.type == "cpu":
+                    batches = with_forecast(batches, experiment, indices, experiment.epochs - first)
                 begun = perf_counter()
-                train_loss, train_acc = train_epoch(
-                    model, optimizer, bar.over(loader.training(indices.train, epoch)), computation, class_weights
-                )
+                train_loss, train_acc = train_epoch(model, optimizer, bar.over(batches), computation, class_weights)
                 trained = perf_counter()
                 logits, labels = predict(model, bar.over(loader.clean(indices.validation)), computation)
                 augmented = predict(model, bar.over(loader.augmented(indices.validation, epoch)), computation)

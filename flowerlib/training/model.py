@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +18,8 @@ from flowerlib.experiment import Experiment, did_you_mean
 from flowerlib.files import is_printable
 from flowerlib.runs import InputInfo, ModelInfo, WeightsInfo
 from flowerlib.training import lite0
+from flowerlib.training.weights_file import ALTERNATIVES, LITE0, weights_file
 
-LITE0 = "efficientnet_lite0"
-ALTERNATIVES = (
-    "You can name a local file or folder with --weights (or FLOWERLIB_WEIGHTS), or start from random weights with "
-    "--weights none."
-)
 WITHOUT_DOWNLOAD = f"Use --set model={LITE0}: its ImageNet weights are installed with flowerlib. {ALTERNATIVES}"
 
 
@@ -166,9 +161,7 @@ def load_weights(source: str, model: str) -> Weights:
     """Find and read the initial weights.
 
     Args:
-        source: ``none``; ``imagenet``: the file in FLOWERLIB_WEIGHTS where that is set, else torchvision's download,
-            and for EfficientNet-Lite0 always the installed package's file; or a state_dict file, or a folder with
-            ``<model>.pth``.
+        source: see `flowerlib.training.weights_file.weights_file`.
         model: the network's name.
 
     Raises:
@@ -177,23 +170,8 @@ def load_weights(source: str, model: str) -> Weights:
     _refuse_unknown(model)
     if source == "none":
         return Weights(WeightsInfo(source="none", file=None, sha256=None), {})
-    if source == "imagenet" and model == LITE0:
-        return _installed()
-    folder = os.environ.get("FLOWERLIB_WEIGHTS")
-    if source == "imagenet" and not folder:
-        return _imagenet(model)
-    path = os.path.expanduser(folder if source == "imagenet" else source)
-    return _read_file(_weights_file(Path(path), model), model)
-
-
-def _installed() -> Weights:
-    try:
-        path = lite0.weights_path()
-    except ImportError as error:
-        raise UserError(
-            f"The package with ImageNet's weights for {LITE0} is not installed ({one_line(error)}). Run make env."
-        ) from error
-    return _read_file(Path(path), LITE0)
+    path = weights_file(source, model)
+    return _imagenet(model) if path is None else _read_file(path, model)
 
 
 def megabytes_to_fetch(source: str, model: str) -> float:
@@ -203,7 +181,7 @@ def megabytes_to_fetch(source: str, model: str) -> float:
         UserError: there is no such network.
     """
     _refuse_unknown(model)
-    if source != "imagenet" or model == LITE0 or os.environ.get("FLOWERLIB_WEIGHTS"):
+    if source == "none" or weights_file(source, model):
         return 0
     return 0 if _imagenet_path(model).exists() else _imagenet_weights(model).meta["_file_size"]
 
@@ -236,14 +214,6 @@ def _imagenet_weights(model: str) -> WeightsEnum:
 def _imagenet_hash(model: str) -> str:
     """How the SHA-256 of a network's ImageNet weights begins: in torchvision, its files are named for it."""
     return lite0.WEIGHTS_HASH if model == LITE0 else _imagenet_url(model).removesuffix(".pth").rsplit("-", 1)[1]
-
-
-def _weights_file(path: Path, model: str) -> Path:
-    # unlike pathlib, os.path treats a path that is too long, or may not be read, as one that does not exist
-    file = path / f"{model}.pth" if os.path.isdir(path) else path
-    if not os.path.isfile(file):
-        raise UserError(f"There is no weights file {file}. {ALTERNATIVES}")
-    return file
 
 
 def _read_file(path: Path, model: str) -> Weights:

@@ -14,7 +14,6 @@ from flowerlib.data.photos import load_photos
 from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
-from flowerlib.training import lite0
 from flowerlib.training.augment import normalize
 from flowerlib.training.lite0 import EfficientNetLite0
 from flowerlib.training.loader import Loader
@@ -22,6 +21,7 @@ from flowerlib.training.loop import Computation, predict, train_and_evaluate
 from flowerlib.training.model import build_model, load_weights, standardization
 from flowerlib.training.predict import heat_maps, last_map, load_network
 from flowerlib.training.resident import ResidentLoader
+from flowerlib.training.weights_file import installed_file
 
 NAME = "efficientnet_lite0"
 MILITARY_UNIFORM, DAISY = 652, 985  # classes of ImageNet
@@ -81,7 +81,7 @@ def test_its_weights_need_neither_a_download_nor_the_variable(monkeypatch, tmp_p
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)
     info = load_weights("imagenet", NAME).info
     assert (info.source, info.file, info.trained_on) == ("imagenet", "efficientnet-lite0-57934424.pth", "ImageNet")
-    assert load_weights(lite0.weights_path(), NAME).info == info
+    assert load_weights(str(installed_file()), NAME).info == info
 
 
 def test_a_backbone_of_its_own_names_is_taken_too(whole, tmp_path):
