@@ -53,7 +53,7 @@ from flowerlib.training.checkpoint import (
 from flowerlib.training.device import mixed_precision, pick_device, pick_precision
 from flowerlib.training.forecast import with_forecast
 from flowerlib.training.loader import Loader
-from flowerlib.training.model import build_model, load_weights, set_training
+from flowerlib.training.model import build_model, for_evaluation, load_weights, set_training
 from flowerlib.training.provenance import describe_run
 from flowerlib.training.resident import pick_loader
 
@@ -141,8 +141,9 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
                 begun = perf_counter()
                 train_loss, train_acc = train_epoch(model, optimizer, bar.over(batches), computation, class_weights)
                 trained = perf_counter()
-                logits, labels = predict(model, bar.over(loader.clean(indices.validation)), computation)
-                augmented = predict(model, bar.over(loader.augmented(indices.validation, epoch)), computation)
+                network = for_evaluation(model)
+                logits, labels = predict(network, bar.over(loader.clean(indices.validation)), computation)
+                augmented = predict(network, bar.over(loader.augmented(indices.validation, epoch)), computation)
                 evaluated = perf_counter()
             val_loss, val_acc = score(logits, labels)
             val_aug_loss, val_aug_acc = score(*augmented)
@@ -176,7 +177,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
 
     names, labels = [photos.paths[index] for index in indices.validation], photos.labels[indices.validation]
     write_predictions(run_dir / "predictions.csv", names, labels, softmax(logits, dim=1).numpy(), photos.classes)
-    repeats, correct = evaluate_repeatedly(model, loader, indices.validation, computation)
+    repeats, correct = evaluate_repeatedly(for_evaluation(model), loader, indices.validation, computation)
     write_repeats(run_dir / "repeats.csv", repeats)
     write_augmented(run_dir / "augmented.csv", names, correct)
     if len(indices.test):
@@ -251,7 +252,7 @@ def balanced_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
 def score_best(run_dir: Path, model: nn.Module, batches: Batches, computation: Computation) -> HeldOutInfo:
     """Load best.pt into the model, and score it on photos that nothing was chosen by."""
     model.load_state_dict(read_checkpoint(run_dir / BEST)["state_dict"])
-    logits, labels = predict(model, batches, computation)
+    logits, labels = predict(for_evaluation(model), batches, computation)
     loss, _ = score(logits, labels)
     return HeldOutInfo(photos=len(labels), correct=(logits.argmax(dim=1) == labels).sum().item(), loss=loss)
 

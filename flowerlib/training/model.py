@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.fx.experimental.optimization import fuse
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
@@ -105,6 +106,16 @@ def set_training(model: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
+
+
+def for_evaluation(model: nn.Module) -> nn.Module:
+    """A network that computes the same faster: a ResNet's batch norm, folded into a copy of its convolutions.
+
+    Other networks are returned as they are: not all of them can be traced.
+
+    Source: PyTorch's `torch.fx.experimental.optimization.fuse`.
+    """
+    return fuse(model.eval()) if isinstance(model, models.ResNet) else model
 
 
 def check_model(experiment: Experiment, classes: int, weights: Weights) -> nn.Module:

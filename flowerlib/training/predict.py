@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from flowerlib.training.augment import normalize
 from flowerlib.training.checkpoint import read_checkpoint
 from flowerlib.training.device import mixed_precision, pick_device
 from flowerlib.training.lite0 import EfficientNetLite0
-from flowerlib.training.model import new_network
+from flowerlib.training.model import for_evaluation, new_network
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Trained:
     precision: str = "float32"
     temperature: float = 1.0
     unsure_below: float = 0.0
+
+    @cached_property
+    def evaluated(self) -> nn.Module:
+        """The network as a session evaluates it."""
+        return for_evaluation(self.network)
 
 
 def read_trained(path: Path) -> Trained:
@@ -107,7 +113,7 @@ def logits(trained: Trained, views: np.ndarray) -> np.ndarray:
     device = next(trained.network.parameters()).device
     with mixed_precision(device, trained.precision):
         images = normalize(torch.from_numpy(views).to(device), trained.standardization)
-        return trained.network(images).float().cpu().numpy()
+        return trained.evaluated(images).float().cpu().numpy()
 
 
 def load_network(run: Run) -> nn.Module:

@@ -27,6 +27,7 @@ from flowerlib.training.loop import (
     train_and_evaluate,
     train_epoch,
 )
+from flowerlib.training.model import for_evaluation
 from flowerlib.training.predict import read_best
 
 TINY = {
@@ -77,7 +78,9 @@ def test_best_pt_is_the_network_of_the_best_epoch(photos, tmp_path):
     model = get_model(best["model"], num_classes=len(best["classes"]))
     model.load_state_dict(best["state_dict"])
     parts = split_photos(photos, Experiment())
-    logits, labels = predict(model, Loader(Experiment(**TINY), photos).clean(parts.validation), FLOAT32)
+    logits, labels = predict(
+        for_evaluation(model), Loader(Experiment(**TINY), photos).clean(parts.validation), FLOAT32
+    )
     assert score(logits, labels)[1] == run.metrics["val_acc"].max()
     assert run.info.calibration == calibrate(logits.numpy(), labels.numpy())
     assert best["temperature"] == run.info.calibration.temperature

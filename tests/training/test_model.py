@@ -7,7 +7,7 @@ from torchvision.models import get_model_weights, resnet18, resnet34
 
 from flowerlib.errors import UserError
 from flowerlib.training import model as model_module
-from flowerlib.training.model import build_model, describe_model, load_weights
+from flowerlib.training.model import build_model, describe_model, for_evaluation, load_weights, new_network
 
 NONE = load_weights("none", "resnet18")
 
@@ -123,3 +123,24 @@ def test_the_weights_at_hand_become_the_backbone(weights_folder):
 def test_only_torchvisions_classifiers_are_taken(name):
     with pytest.raises(UserError, match="must be a torchvision classifier or efficientnet_lite0"):
         load_weights("none", name)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_lite0"])
+def test_a_network_for_evaluation_computes_the_same(name):
+    torch.manual_seed(0)
+    model = new_network(name, 3)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as if it had been trained
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1)
+            module.bias.data.normal_(0, 0.3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fast = for_evaluation(model)
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model.eval()(pictures)
+        torch.testing.assert_close(fast(pictures), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    normed = any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    assert normed == (name == "efficientnet_lite0")
