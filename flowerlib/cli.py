@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -18,8 +19,21 @@ ENGINES = ("auto", "tex", "typst")
 _DATA_HELP = "flowers (the paper's photos), synthetic, or a folder of class folders"
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: a batch system's, or a shutdown's, way to end a program. What Ctrl-C would keep is kept."""
+
+
+def _terminate(*_) -> None:
+    raise _Terminated
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0, 1 for an error that the user can mend, 130 for Ctrl-C."""
+    """Run one verb.
+
+    Returns:
+        The exit status: 0; 1 for an error that the user can mend; 130 for Ctrl-C; 143 for SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # an ASCII terminal can't print every class name
             stream.reconfigure(errors="replace")
@@ -33,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. {options.interrupted if options else ''}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        word, status = ("Terminated", 143) if isinstance(interrupt, _Terminated) else ("Interrupted", 130)
+        print(f"\n{word}. {options.interrupted if options else ''}", file=sys.stderr)
+        return status
     except BrokenPipeError:  # `| head` has read enough; Python would complain again when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
