@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flowerlib.errors import UserError
@@ -14,6 +15,7 @@ from flowerlib.files import NOTEBOOKS, REPORT, RUNS, user_path
 
 if TYPE_CHECKING:
     from flowerlib.experiment import Experiment
+    from flowerlib.sessions import Executor
 
 ENGINES = ("auto", "tex", "typst")
 _DATA_HELP = "flowers (the paper's photos), synthetic, or a folder of class folders"
@@ -83,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--experiments", type=user_path, default=NOTEBOOKS / "experiments.yaml", metavar="FILE",
                      help="default: %(default)s")  # fmt: skip
     run.add_argument("--force", action="store_true", help="run again what is finished")
+    several = run.add_mutually_exclusive_group()
+    several.add_argument("--jobs", type=int, metavar="N", help="run N sessions at once on this machine")
+    several.add_argument("--cluster", metavar="ADDRESS",
+                         help="run them on a Dask cluster: tcp://host:8786, or a scheduler file")  # fmt: skip
     run.set_defaults(verb=_run, interrupted="Finished epochs are kept: the same command goes on after them.")
 
     bench = verbs.add_parser("bench", help="measure how fast training is on this machine, in about ten minutes")
@@ -138,10 +144,23 @@ def _run(options: argparse.Namespace) -> int:
     # another file's sessions, such as ablations.yaml's, get a folder of their own: the report takes them apart
     group = options.experiments.stem if options.experiments.stem != "experiments" else ""
     distinct = _without_repetitions(chosen)
-    failed = run_sessions(distinct, options.runs, group, force=options.force)
+    failed = run_sessions(distinct, options.runs, group, force=options.force, executor=_executor(options))
     if failed:
         print(f"error: {len(failed)} of {len(distinct)} sessions failed: {', '.join(failed)}.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _executor(options: argparse.Namespace) -> Executor | None:
+    """How sessions are run: None for one after the other."""
+    if options.jobs is None and options.cluster is None:
+        return None
+    from flowerlib.cluster import run_here, run_there
+
+    if options.cluster is not None:
+        return partial(run_there, options.cluster)
+    if options.jobs < 1:
+        raise UserError(f"--jobs takes a number of sessions to run at once, from 1, not {options.jobs}.")
+    return partial(run_here, options.jobs)
 
 
 def _without_repetitions(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
