@@ -11,14 +11,15 @@ INDEX  := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch
 
 # make experiments DATA=~/my-photos WEIGHTS=none SET="epochs=5 image_size=128"
 OPTIONS := $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
-           $(foreach setting,$(SET),--set $(setting)) $(if $(RUNS),--runs "$(RUNS)")
+           $(foreach setting,$(SET),--set $(setting)) $(if $(RUNS),--runs "$(RUNS)") \
+           $(if $(JOBS),--jobs $(JOBS))
 
 # What the embedded pictures need: they are small, and without pre-trained weights the network learns from nothing.
 DEMO := --data synthetic --weights none $(foreach setting,\
         image_size=48 epochs=12 learning_rate=0.005 lr_step=9 repeats=10,--set $(setting))
 
 # A misspelt variable, DTA=~/my-photos, would be taken for none.
-VARIABLES := PYTHON TORCH EXPERIMENTS DATA WEIGHTS SET RUNS OUT
+VARIABLES := PYTHON TORCH EXPERIMENTS DATA WEIGHTS SET RUNS OUT JOBS
 UNKNOWN   := $(filter-out $(VARIABLES),$(foreach name,$(.VARIABLES),\
              $(if $(findstring command line,$(origin $(name))),$(name))))
 $(if $(UNKNOWN),$(error There is no variable $(UNKNOWN). There are: $(VARIABLES)))
@@ -46,10 +47,10 @@ demo: env ## the three sessions and the PDF on embedded pictures, in under 5 min
 	$(RUN) run $(DEMO)
 	$(RUN) report --runs runs/synthetic --out report/build/demo
 
-experiments: env ## all sessions on the photos; options: EXPERIMENTS, DATA, WEIGHTS, SET, RUNS
+experiments: env ## all sessions on the photos; options: EXPERIMENTS, DATA, WEIGHTS, SET, RUNS, JOBS
 	$(RUN) run $(if $(EXPERIMENTS),--experiments "$(EXPERIMENTS)") $(OPTIONS)
 
-ablations: env ## the sessions of ablations.yaml: the method with parts left out; options: DATA, WEIGHTS, SET, RUNS
+ablations: env ## the sessions of ablations.yaml: the method with parts left out; options: DATA, WEIGHTS, SET, RUNS, JOBS
 	$(RUN) run --experiments notebooks/ablations.yaml $(OPTIONS)
 
 report: env ## the PDF of the finished sessions; options: RUNS, OUT

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flowerlib.errors import UserError
@@ -13,13 +15,27 @@ from flowerlib.files import NOTEBOOKS, REPORT, RUNS, user_path
 
 if TYPE_CHECKING:
     from flowerlib.experiment import Experiment
+    from flowerlib.sessions import Executor
 
 ENGINES = ("auto", "tex", "typst")
 _DATA_HELP = "flowers (the paper's photos), synthetic, or a folder of class folders"
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: a batch system's, or a shutdown's, way to end a program. What Ctrl-C would keep is kept."""
+
+
+def _terminate(*_) -> None:
+    raise _Terminated
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0, 1 for an error that the user can mend, 130 for Ctrl-C."""
+    """Run one verb.
+
+    Returns:
+        The exit status: 0; 1 for an error that the user can mend; 130 for Ctrl-C; 143 for SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # an ASCII terminal can't print every class name
             stream.reconfigure(errors="replace")
@@ -33,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. {options.interrupted if options else ''}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        word, status = ("Terminated", 143) if isinstance(interrupt, _Terminated) else ("Interrupted", 130)
+        print(f"\n{word}. {options.interrupted if options else ''}", file=sys.stderr)
+        return status
     except BrokenPipeError:  # `| head` has read enough; Python would complain again when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -68,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--experiments", type=user_path, default=NOTEBOOKS / "experiments.yaml", metavar="FILE",
                      help="default: %(default)s")  # fmt: skip
     run.add_argument("--force", action="store_true", help="run again what is finished")
+    several = run.add_mutually_exclusive_group()
+    several.add_argument("--jobs", type=int, metavar="N", help="run N sessions at once on this machine")
+    several.add_argument("--cluster", metavar="ADDRESS",
+                         help="run them on a Dask cluster: tcp://host:8786, or a scheduler file")  # fmt: skip
     run.set_defaults(verb=_run, interrupted="Finished epochs are kept: the same command goes on after them.")
 
     bench = verbs.add_parser("bench", help="measure how fast training is on this machine, in about ten minutes")
@@ -132,10 +153,23 @@ def _run(options: argparse.Namespace) -> int:
     # another file's sessions, such as ablations.yaml's, get a folder of their own: the report takes them apart
     group = options.experiments.stem if options.experiments.stem != "experiments" else ""
     distinct = _without_repetitions(chosen)
-    failed = run_sessions(distinct, options.runs, group, force=options.force)
+    failed = run_sessions(distinct, options.runs, group, force=options.force, executor=_executor(options))
     if failed:
         print(f"error: {len(failed)} of {len(distinct)} sessions failed: {', '.join(failed)}.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _executor(options: argparse.Namespace) -> Executor | None:
+    """How sessions are run: None for one after the other."""
+    if options.jobs is None and options.cluster is None:
+        return None
+    from flowerlib.cluster import run_here, run_there
+
+    if options.cluster is not None:
+        return partial(run_there, options.cluster)
+    if options.jobs < 1:
+        raise UserError(f"--jobs takes a number of sessions to run at once, from 1, not {options.jobs}.")
+    return partial(run_here, options.jobs)
 
 
 def _without_repetitions(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:

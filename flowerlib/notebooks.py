@@ -35,6 +35,10 @@ KERNEL_OPTIONS = (
 ALLOCATOR_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
+class NotebookEnded(UserError):
+    """The notebook's process was ended from outside."""
+
+
 def execute_notebook(
     notebook: Path, output: Path, parameters: Mapping[str, Any], *, log: Path, echo: TextIO | None = None
 ) -> None:
@@ -49,6 +53,7 @@ def execute_notebook(
 
     Raises:
         UserError: a parameter is unknown, or a cell fails; the message is the cell's error.
+        NotebookEnded: the notebook's process was ended from outside, often for lack of memory.
     """
     unknown = parameters.keys() - papermill.inspect_notebook(_unformatted(notebook)).keys()
     if unknown:
@@ -69,7 +74,7 @@ def execute_notebook(
                 stderr_file=_Tee(None, sys.stderr) if echo else file,
             )
     except DeadKernelError as error:
-        raise UserError(
+        raise NotebookEnded(
             "The notebook's process was ended from outside, often for lack of memory: close other programs or, for a "
             f"session, choose a smaller batch_size. The same command resumes where it stopped. Log: {log}."
         ) from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 
@@ -44,16 +45,25 @@ class Plan:
     folder: Path
 
 
+Executor = Callable[[Sequence[Plan], bool], list[str]]  # runs plans, perhaps with force; names those that failed
+
+
 def run_sessions(
-    experiments: Mapping[str, Experiment], runs: Path, group: str = "", *, force: bool = False
+    experiments: Mapping[str, Experiment],
+    runs: Path,
+    group: str = "",
+    *,
+    force: bool = False,
+    executor: Executor | None = None,
 ) -> list[str]:
-    """Run each session that is not finished, one after the other; go on after one that fails.
+    """Run each session that is not finished; go on after one that fails.
 
     Args:
         experiments: settings by session name.
         runs: the folder of runs; a session's own is ``runs/<dataset>/<session>``.
         group: a folder between data set and session.
         force: begin again, also where a session is finished or unfinished.
+        executor: how the waiting sessions are run; `run_in_turn` if None. `flowerlib.cluster` has others.
 
     Returns:
         Names of the sessions that failed.
@@ -83,12 +93,10 @@ def run_sessions(
         make_folder(plan.folder)
     check_space(runs, needed)
 
-    failed = []
     for plan in plans:
         if plan not in waiting:
-            print(f"{plan.name}: finished before, in {plan.folder}")
-        elif not _run_session(plan, force):
-            failed.append(plan.name)
+            print(f"{plan.name}: finished before, in {plan.folder}", flush=True)
+    failed = (executor or run_in_turn)(waiting, force) if waiting else []
     for each in photos.values():
         provide_pairs(runs / each.name / PAIRS, each)
     _rank_labels(plans)
@@ -128,31 +136,54 @@ def _recorded_as_complete(plan: Plan, photos: PhotoSet) -> bool:
     return inputs(now) == inputs(before)
 
 
-def _run_session(plan: Plan, force: bool) -> bool:
-    """Run one session, alone in its folder; False if it fails."""
+def run_in_turn(plans: Sequence[Plan], force: bool) -> list[str]:
+    """Run sessions one after the other; returns the names of those that failed."""
+    os.environ[PROGRESS_VARIABLE] = "terminal" if sys.stderr.isatty() else "none"
+    failed = []
+    for plan in plans:
+        print(f"{plan.name}: {plan.folder}", flush=True)
+        try:
+            run_session(plan, force, sys.stdout)
+        except UserError as error:
+            say_failed(plan, error)
+            failed.append(plan.name)
+        except KeyboardInterrupt:
+            print(f"\n{plan.name}: stopped {progress_of(plan)}", file=sys.stderr)
+            raise
+    return failed
+
+
+def run_session(plan: Plan, force: bool, echo: TextIO) -> None:
+    """Run one session, alone in its folder.
+
+    Args:
+        plan: the session.
+        force: begin again.
+        echo: gets what the session prints.
+
+    Raises:
+        UserError: it fails; `flowerlib.notebooks.NotebookEnded` if its process was ended from outside.
+    """
     from flowerlib.notebooks import execute_notebook  # a second that finished sessions don't need
 
     folder = plan.folder
-    try:
-        with locked(folder.with_name(f".{plan.name}.lock"), folder):
-            if force:
-                _set_aside(folder)
-            print(f"{plan.name}: {folder}", flush=True)
-            parameters = {"session": plan.name, "run_dir": str(folder), **plan.experiment.changes()}
-            os.environ[PROGRESS_VARIABLE] = "terminal" if sys.stderr.isatty() else "none"
-            log = folder / "session.log"
-            execute_notebook(SESSION_NOTEBOOK, folder / "session.ipynb", parameters, log=log, echo=sys.stdout)
-            shutil.rmtree(_aside(folder), ignore_errors=True)
-    except UserError as error:
-        print(f"{plan.name}: failed. {error}{_kept(folder)}", file=sys.stderr, flush=True)
-        return False
-    except KeyboardInterrupt:
-        done = epochs_done(folder)
-        print(
-            f"\n{plan.name}: stopped after {done} of {plan.experiment.epochs} epochs.{_kept(folder)}", file=sys.stderr
-        )
-        raise
-    return True
+    with locked(folder.with_name(f".{plan.name}.lock"), folder):
+        if force:
+            _set_aside(folder)
+        parameters = {"session": plan.name, "run_dir": str(folder), **plan.experiment.changes()}
+        log = folder / "session.log"
+        execute_notebook(SESSION_NOTEBOOK, folder / "session.ipynb", parameters, log=log, echo=echo)
+        shutil.rmtree(_aside(folder), ignore_errors=True)
+
+
+def say_failed(plan: Plan, error: UserError) -> None:
+    """Print why a session failed."""
+    print(f"{plan.name}: failed. {error}{_kept(plan.folder)}", file=sys.stderr, flush=True)
+
+
+def progress_of(plan: Plan) -> str:
+    """Where an interrupted session stands: ``after 3 of 20 epochs.``"""
+    return f"after {epochs_done(plan.folder)} of {plan.experiment.epochs} epochs.{_kept(plan.folder)}"
 
 
 def _aside(folder: Path) -> Path:

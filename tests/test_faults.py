@@ -196,14 +196,19 @@ def test_killed_inside_a_notebooks_execution(photos, whole_by_notebook, tmp_path
     assert same(contents(run_dir), contents(whole_by_notebook))
 
 
-def test_an_interrupt_says_where_it_stopped_and_how_to_go_on(photos, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("sent", "exit_status", "word"), [
+    (signal.SIGINT, 130, "Interrupted"),
+    (signal.SIGTERM, 143, "Terminated"),
+])  # fmt: skip
+def test_an_interrupt_says_where_it_stopped_and_how_to_go_on(photos, tmp_path, monkeypatch, sent, exit_status, word):
     monkeypatch.setenv("FLOWERLIB_CACHE", str(photos.parent / "cache"))
     arguments = [*arguments_for(photos, tmp_path), "--set=epochs=5000"]  # that it doesn't end before the signal comes
-    status, errors = run_until("epoch  1", arguments, lambda process: os.killpg(process.pid, signal.SIGINT))
+    status, errors = run_until("epoch  1", arguments, lambda process: os.killpg(process.pid, sent))
     run_dir = tmp_path / "photos" / "resnet18-bs32"
     epochs = len(pd.read_csv(run_dir / "metrics.csv"))
-    assert status == 130
+    assert status == exit_status
     assert epochs >= 2
+    assert word in errors
     assert f"resnet18-bs32: stopped after {epochs} of 5000 epochs" in errors
     assert "the same command goes on" in errors
     assert "Traceback" not in errors

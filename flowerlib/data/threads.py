@@ -20,8 +20,14 @@ LOWEST_PRIORITY = 19
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: fewer than the machine has under an affinity or a container's limit."""
+    """How many cores this process may use.
+
+    Fewer than the machine has under an affinity, a container's limit, or OMP_NUM_THREADS, by which sessions that run
+    at the same time, and batch systems, share them.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if (share := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
+        cores = max(1, min(cores, int(share)))
     try:
         quota, period = CPU_LIMIT.read_text(encoding="ascii").split()
         return max(1, min(cores, math.ceil(int(quota) / int(period))))

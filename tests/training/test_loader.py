@@ -100,9 +100,14 @@ def test_loading_threads_give_way_to_a_network_on_the_same_cores_alone(photo_fol
 
 def test_the_cores_are_those_that_the_process_may_use(monkeypatch, tmp_path):
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: {2, 3, 5}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for limit, expected in (("max 100000", 3), ("150000 100000", 2), ("5000 100000", 1), ("900000 100000", 3)):
         (tmp_path / "cpu.max").write_text(limit)
         monkeypatch.setattr(threads, "CPU_LIMIT", tmp_path / "cpu.max")
         assert threads.usable_cores() == expected
     monkeypatch.setattr(threads, "CPU_LIMIT", tmp_path / "none")
+    for share, expected in (("2", 2), ("16", 3), ("0", 1), ("2,1", 3)):
+        monkeypatch.setenv("OMP_NUM_THREADS", share)
+        assert threads.usable_cores() == expected
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert threads.usable_cores() == 3
