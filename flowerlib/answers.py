@@ -1,4 +1,4 @@
-"""What is on a photo: the answers of a trained network. One that was exported is asked without PyTorch."""
+"""What is in a photo: the answers of a trained network. One that was exported is asked without PyTorch."""
 
 from __future__ import annotations
 
@@ -198,14 +198,14 @@ def answer_photos(checkpoint: Path, places: Sequence[str], top: int, table: Path
             "that hold some."
         )
     network = open_network(checkpoint)
-    rows, shown, unreadable = [], {}, {}
+    rows, shown, unreadable, width = [], {}, {}, max(map(len, photos))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about odd metadata in photos that it can read
         for name, answer in ask(network, photos):
             if isinstance(answer, str):
                 unreadable[name] = answer
                 continue
-            print(f"{name:<{max(map(len, photos))}}  {_in_words(answer, network.classes, top)}")
+            print(f"{name:<{width}}  {_in_words(answer, network.classes, top)}")
             rows.append([name, *answer.probabilities, answer.unsure])
             if len(shown) < MOST_ON_SHEET:
                 shown[name] = answer

@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("out", type=user_path, metavar="FILE", help="the ONNX file")
     export.set_defaults(verb=_export, interrupted="Nothing was written.")
 
-    predict = verbs.add_parser("predict", help="say what is on photos")
+    predict = verbs.add_parser("predict", help="say what is in photos")
     predict.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT",
                          help="a session's best.pt or last.pt, or an exported ONNX file")  # fmt: skip
     predict.add_argument("photos", nargs="+", metavar="PHOTO|FOLDER", help="folders are searched for photos")
@@ -142,7 +142,7 @@ def _run(options: argparse.Namespace) -> int:
         if (value := getattr(options, key)) is not None:
             overrides[key] = value
     # an error in them is the command line's, not the file's
-    Experiment(**{key: value for key, value in overrides.items() if key not in ("seeds", "folds")})
+    Experiment(**{key: value for key, value in overrides.items() if key not in ("seeds", "folds", "fold")})
     experiments = read_experiments(options.experiments, overrides)
     chosen = {}
     for name in options.sessions or experiments:

@@ -22,7 +22,9 @@ from flowerlib.errors import UserError, one_line
 from flowerlib.files import PROJECT, user_path
 from flowerlib.notebooks import NotebookEnded
 from flowerlib.progress import PROGRESS_VARIABLE
+from flowerlib.runs import is_complete
 from flowerlib.sessions import Plan, progress_of, run_session, say_failed
+from flowerlib.training.weights_file import weights_file
 
 try:
     import dask
@@ -32,7 +34,7 @@ try:
 except ImportError as error:
     raise UserError(
         f"Sessions at the same time need Dask, which is not installed ({one_line(error)}). Install it with "
-        "'.venv/bin/pip install -c requirements.lock -e .[cluster]', or leave --jobs and --cluster out."
+        ".venv/bin/pip install -c requirements.lock -e '.[cluster]'. Or leave --jobs and --cluster out."
     ) from error
 
 CONNECT_SECONDS = 10
@@ -48,12 +50,13 @@ def run_here(jobs: int, plans: Sequence[Plan], force: bool) -> list[str]:
 
     Where there are several GPUs, each has one of them. When the command ends, all of its sessions do.
     """
+    jobs = min(jobs, len(plans))
     environment = {"OMP_NUM_THREADS": str(max(1, usable_cores() // jobs))}
     try:
         with (
             dask.config.set(SCHEDULER),
             LocalCluster(
-                n_workers=min(jobs, len(plans)),
+                n_workers=jobs,
                 threads_per_worker=1,
                 memory_limit=None,  # a session's memory is that of its notebook's process
                 dashboard_address="127.0.0.1:0",
@@ -88,7 +91,7 @@ def run_there(address: str, plans: Sequence[Plan], force: bool) -> list[str]:
         try:
             return _hand_out(client, plans, force, environment)
         except KeyboardInterrupt:
-            _say_where_they_stand(plans, "goes on on the cluster,")
+            _say_where_they_stand(plans, "continues on the cluster,")
             raise
 
 
@@ -149,12 +152,17 @@ def _submit(client: Client, key: str, arguments: tuple) -> Future:
 def _succeeded(future: Future, plan: Plan) -> bool:
     try:
         future.result()
+        if not is_complete(plan.folder, plan.experiment):  # another command has asked for the same folder before
+            raise UserError("It ran as another command had asked. Give this command again.")
     except UserError as error:
         say_failed(plan, error)
     except KilledWorker as error:
         how = f"{error.allowed_failures + 1} workers died with it, the last was {error.last_worker.address}"
         log = plan.folder / "session.log"
-        say_failed(plan, UserError(f"Given up: {how}. Often memory is short. Log: {log}. The same command goes on."))
+        say_failed(
+            plan,
+            UserError(f"Given up: {how}. A common cause is too little memory. Log: {log}. The same command goes on."),
+        )
     except CancelledError as error:
         raise UserError(
             "The scheduler has gone, or was told to drop the sessions. Their epochs are kept: once a scheduler runs, "
@@ -183,16 +191,18 @@ def _say_where_they_stand(plans: Sequence[Plan], how: str) -> None:
 
 def _needs(plan: Plan) -> dict[str, Path]:
     """What a worker must see on the file system that it shares with the command."""
-    weights = plan.experiment.weights
+    experiment = plan.experiment
     needs = {
         "the project": PROJECT,
         "the command's folder": Path.cwd(),
         "the session's folder": plan.folder,
-        "the photos": locate(plan.experiment.data)[1],
+        "the photos": locate(experiment.data)[1],
     }
-    if weights == "imagenet":
-        weights = os.environ.get("FLOWERLIB_WEIGHTS", "none")
-    return needs | ({} if weights == "none" else {"the weights": user_path(weights)})
+    if weights := weights_file(experiment.weights, experiment.model):
+        needs["the weights"] = weights
+    if experiment.exclude:
+        needs["the list of photos to exclude"] = user_path(experiment.exclude)
+    return needs
 
 
 def _problem(needs: Mapping[str, Path], dask_worker: Worker) -> str | None:
@@ -202,7 +212,7 @@ def _problem(needs: Mapping[str, Path], dask_worker: Worker) -> str | None:
     if dask_worker.state.nthreads != 1:
         return f"{worker} runs {dask_worker.state.nthreads} tasks at once. Start it with --nthreads 1."
     if lacking:
-        return f"{worker} lacks {', '.join(lacking)}. They must lie where it sees them under the same path."
+        return f"{worker} lacks {', '.join(lacking)}. It must see them under the same path."
     if needs["the project"] != PROJECT:
         return f"{worker} runs the flowerlib of {PROJECT}. Start it with the dask of {needs['the project']}."
     return None

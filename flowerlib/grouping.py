@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from flowerlib.experiment import base_name
-from flowerlib.runs import Run, RunInfo, inputs
+from flowerlib.runs import EarlierEpochs, Run, RunInfo, inputs
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,17 @@ def group_seeds(runs: Sequence[Run]) -> list[Session]:
     namesakes = Counter(name for name, _ in groups)
     sessions = []
     for (name, _), group in groups.items():
-        runs = tuple(group[seed] for seed in sorted(group))
-        sessions.append(Session(name if len(runs) > 1 and namesakes[name] == 1 else runs[0].name, runs))
+        own = tuple(group[seed] for seed in sorted(group))
+        sessions.append(Session(name if len(own) > 1 and namesakes[name] == 1 else own[0].name, own))
     return sessions
 
 
 def pool_folds(runs: Sequence[Run]) -> list[Run]:
     """Put the folds of each cross-validation together, as one run; other runs stay as they are.
 
-    Its predictions are those of all folds, so that each photo was predicted by a network that was not trained on it.
-    Its other numbers are means over the folds, weighted by their validation photos. Its folder is the first fold's.
+    Its predictions are those of all folds, so that each photo was predicted by a network that was not trained on it;
+    its times are sums, its other numbers means over the folds, weighted by their validation photos. Its folder is the
+    first fold's. A cross-validation that lacks a fold is left out, and a line says so.
     """
     whole, folds = [], {}
     for run in runs:
@@ -97,9 +98,16 @@ def pool_folds(runs: Sequence[Run]) -> list[Run]:
         if settings.fold is None:
             whole.append(run)
         else:
-            same_but_fold = json.dumps(inputs(run.info) | {"split's fingerprint": None}, sort_keys=True)
+            how = settings.model_dump(include={"folds", "split", "split_seed"})
+            same_but_fold = json.dumps(inputs(run.info) | {"split's fingerprint": how}, sort_keys=True)
             folds.setdefault((base_name(run.name, settings), same_but_fold), []).append(run)
-    return whole + [_pooled(name, together) for (name, _), together in folds.items()]
+    for (name, _), together in folds.items():
+        number = together[0].info.settings.folds
+        if len(together) == number:
+            whole.append(_pooled(name, together))
+        else:
+            print(f"not in it, {len(together)} of {number} folds are finished: {name}")
+    return whole
 
 
 def _pooled(name: str, folds: Sequence[Run]) -> Run:
@@ -109,12 +117,25 @@ def _pooled(name: str, folds: Sequence[Run]) -> Run:
     split = info.split.model_copy(update={"validation": sum(photos), "fingerprint": fingerprint})
     settings = info.settings.model_copy(update={"fold": None})
     metrics = sum(run.metrics * count for run, count in zip(folds, photos, strict=True)) / sum(photos)
+    seconds = {
+        name: sum(run.metrics[name] for run in folds) for name in ("train_seconds", "val_seconds") if name in metrics
+    }
+    others = [EarlierEpochs(**dict(run.info.computed), epochs=run.info.settings.epochs) for run in folds[1:]]
     repeats = [run.repeats for run in folds]
     return Run(
         name,
         folds[0].folder,
-        info.model_copy(update={"split": split, "settings": settings, "fold": None}),
-        metrics.assign(epoch=folds[0].metrics["epoch"]),
+        info.model_copy(
+            update={
+                "split": split,
+                "settings": settings,
+                "fold": None,
+                "calibration": None,  # each fold has its own
+                "earlier": (*info.earlier, *others),
+            }
+        ),
+        metrics.assign(epoch=folds[0].metrics["epoch"], **seconds),
         pd.concat([run.predictions for run in folds], ignore_index=True),
         tuple(np.average(repeats, axis=0, weights=photos)) if len(set(map(len, repeats))) == 1 else (),
+        folds={photo: fold for fold, run in enumerate(folds) for photo in run.predictions["photo"]},
     )

@@ -142,7 +142,7 @@ class CalibrationInfo(_Record):
 
 
 class HeldOutInfo(_Record):
-    """best.pt on photos that nothing was chosen by: how many, how many right, mean cross-entropy in nats."""
+    """best.pt on photos held out from every choice: how many, how many right, mean cross-entropy in nats."""
 
     photos: int
     correct: int
@@ -239,6 +239,7 @@ class Run:
         repeats: accuracies of the last epoch's network on the validation photos, augmented anew each time.
         augmented: by validation photo (``photo``), in how many of these evaluations it was right (``correct``, of
             ``len(repeats)``); None in a run of format 1.
+        folds: by validation photo, its fold; only of a cross-validation whose folds were put together.
     """
 
     name: str
@@ -248,6 +249,12 @@ class Run:
     predictions: pd.DataFrame
     repeats: tuple[float, ...] = ()
     augmented: pd.DataFrame | None = None
+    folds: Mapping[str, int] | None = None
+
+    @property
+    def sides(self) -> Mapping[str, int]:
+        """Which validation photos stand on one side of the split: those of a fold, else all of them."""
+        return self.folds or dict.fromkeys(self.predictions["photo"], 0)
 
     @property
     def classes(self) -> list[str]:
@@ -381,12 +388,12 @@ def refuse_other_inputs(folder: Path, info: RunInfo) -> None:
         UserError: it does; each difference is named.
     """
     before = read_info(folder)
-    if before is None or not before.finished:  # what has begun is compared with its checkpoint
+    if before is None or not (before.finished or before.test):  # what has begun is compared with its checkpoint
         return
     differences = describe_differences(training_inputs(before), training_inputs(info))
     if before.test and before.settings.epochs < info.settings.epochs and not differences:
         raise UserError(
-            f"{folder} holds a run that was scored on its test photos. To train it for longer would be to choose by "
+            f"{folder} holds a run that was scored on its test photos: training it longer would mean choosing by "
             "them. Use --force to begin again with the new number of epochs, or --runs FOLDER to keep both."
         )
     if before.settings.epochs > info.settings.epochs:

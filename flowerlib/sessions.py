@@ -99,27 +99,33 @@ def run_sessions(
     failed = (executor or run_in_turn)(waiting, force) if waiting else []
     for each in photos.values():
         provide_pairs(runs / each.name / PAIRS, each)
-    _rank_labels(plans)
+    _rank_labels(plans, waiting)
     return failed
 
 
-def _rank_labels(plans: Sequence[Plan]) -> None:
-    """Write labels.csv beside the last fold of each cross-validation, once all of its folds are finished."""
-    for last in plans:
-        folds = last.experiment.folds
-        if folds is None or last.experiment.fold != folds - 1:
+def _rank_labels(plans: Sequence[Plan], run: Sequence[Plan]) -> None:
+    """Write labels.csv beside the last fold of each cross-validation, once all of its folds are finished.
+
+    Args:
+        plans: all sessions that were asked for.
+        run: those that were run.
+    """
+    sets = {(plan.folder.parent, base_name(plan.name, plan.experiment), plan.experiment.folds) for plan in plans}
+    for parent, name, number in sets:
+        folders = [parent / fold_name(name, fold) for fold in range(number or 0)]
+        if not folders or not all(is_finished(folder) for folder in folders):
             continue
-        name = base_name(last.name, last.experiment)
-        folders = [last.folder.with_name(fold_name(name, fold)) for fold in range(folds)]
-        if all(is_finished(folder) for folder in folders) and not (last.folder / LABELS).exists():
-            predictions = pd.concat([read_run(folder).predictions for folder in folders], ignore_index=True)
-            try:
-                table = rank_labels(predictions)
-            except UserError as error:  # the sessions are none the worse for it
-                print(f"{name}: {error}", file=sys.stderr)
-            else:
-                write_labels(last.folder / LABELS, table)
-                print(f"{name}: {table['issue'].sum():,} labels look wrong; {last.folder / LABELS} ranks them all.")
+        path = folders[-1] / LABELS
+        if path.exists() and not any(plan.folder in folders for plan in run):
+            continue
+        predictions = pd.concat([read_run(folder).predictions for folder in folders], ignore_index=True)
+        try:
+            table = rank_labels(predictions)
+        except UserError as error:  # the sessions are none the worse for it
+            print(f"{name}: {error}", file=sys.stderr)
+        else:
+            write_labels(path, table)
+            print(f"{name}: {table['issue'].sum():,} labels look wrong; {path} ranks them all.")
 
 
 def _recorded_as_complete(plan: Plan, photos: PhotoSet) -> bool:

@@ -36,7 +36,9 @@ def lab(photo_folder, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    made = subprocess.check_output(["make", "-n", "lab"], cwd=PROJECT, text=True).splitlines()[-1]
+    made = subprocess.check_output(
+        ["make", "--no-print-directory", "-n", "lab"], cwd=PROJECT, text=True
+    ).splitlines()[-1]
     options = shlex.split(made)[2:-1]
     options += [f"--port={port}", "--no-browser", "--allow-root", "--IdentityProvider.token="]
     options += ["--LabApp.expose_app_in_browser=True"]
@@ -75,7 +77,7 @@ def copy_with(path, parameters):
 
 def wait_for(address):
     with requests.Session() as session:
-        session.mount("http://", HTTPAdapter(max_retries=Retry(total=12, backoff_factor=0.1)))
+        session.mount("http://", HTTPAdapter(max_retries=Retry(total=PATIENCE, backoff_factor=0.1, backoff_max=1)))
         session.get(address)
 
 

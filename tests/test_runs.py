@@ -73,9 +73,19 @@ def test_folds_are_put_together_as_if_one_network_had_seen_none_of_the_photos():
     assert own.predictions["photo"].iloc[0] == "aster/0-0.jpg"
     assert own.metrics["val_aug_acc"].tolist() == pytest.approx([135 / 250] * 2)
     assert own.metrics["epoch"].tolist() == [0, 1]
+    assert own.sides["aster/0-0.jpg"] != own.sides["aster/1-0.jpg"] == own.sides["aster/1-1.jpg"]
+    assert own.metrics["train_seconds"].iloc[0] == pytest.approx(3 * runs[0].metrics["train_seconds"].iloc[0])
+    assert len(own.info.earlier) == 2
     assert [each.name for each in group_seeds([own])] == ["own"]
     other = [fold(number, 10, 50, learning_rate=0.1) for number in range(3)]
     assert len(pool_folds([*runs, *other])) == 3
+
+
+def test_folds_that_are_incomplete_or_of_another_number_are_left_out_aloud(capsys):
+    assert pool_folds([fold(0, 80, 100), fold(2, 30, 100)]) == []
+    assert "2 of 3 folds are finished: own" in capsys.readouterr().out
+    of_four = changed(fold(1, 25, 50), settings={"folds": 4})
+    assert pool_folds([fold(0, 80, 100), of_four, fold(2, 30, 100)]) == []
 
 
 def test_repeats_are_read_as_written(tmp_path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ from flowerlib.experiment import IMAGENET_MEAN, IMAGENET_STD, Experiment
 from flowerlib.files import make_folder, write_text
 from flowerlib.notebooks import ALLOCATOR_ENVIRONMENT
 from flowerlib.training.augment import augment_reference
-from flowerlib.training.device import describe_device, pick_device, pick_precision
+from flowerlib.training.device import describe_device, peak_memory, pick_device, pick_precision
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, predict, train_epoch
 from flowerlib.training.model import build_model, load_weights, standardization
@@ -164,8 +163,7 @@ def _evaluation_share(speed: pd.DataFrame) -> float:
 def _run_case(case: Case, source: str) -> dict:
     experiment = Experiment(weights="none", data=source, **case.settings)
     images, seconds = WAYS[case.way](experiment, load_photos(source), case.copies)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return {"images a second": images / seconds, "peak MB": peak}
+    return {"images a second": images / seconds, "peak MB": peak_memory()}
 
 
 def _timed(batches: Iterator, step: Callable[[Iterator], object], batch_size: int) -> tuple[int, float]:

@@ -13,10 +13,11 @@ import pandas as pd
 from flowerlib.data.download import ManifestRow, read_manifest
 from flowerlib.data.duplicates import across_split, describe_pairs, find_pairs, pairs_file, pairs_of
 from flowerlib.data.hashes import PhotoFile, remember
-from flowerlib.data.listing import class_of, describe_parts, list_files
+from flowerlib.data.listing import Listing, class_of, describe_parts, list_files
 from flowerlib.data.photos import FLOWERS, Difference, compare, inspect, locate, photos_fingerprint
 from flowerlib.data.similarity import squeeze
 from flowerlib.data.split import split_paths
+from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 
 UNREADABLE = "unreadable"
@@ -45,7 +46,8 @@ class Audit:
         pairs: the near-duplicates, as in `flowerlib.data.duplicates.find_pairs`.
         pairs_file: where they are listed.
         across: how many of them stand across the split of a run with the default settings.
-        lacking: by side of that split, ``training`` or ``validation``, the classes that have no photo there.
+        lacking: by side of that split, the classes that have no photo there.
+        listing: the folder's files.
         difference: from the manifest, if one was given.
     """
 
@@ -56,6 +58,7 @@ class Audit:
     pairs_file: Path
     across: int
     lacking: dict[str, tuple[str, ...]]
+    listing: Listing
     difference: Difference | None = None
 
     @property
@@ -72,6 +75,8 @@ class Audit:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
+        if self.listing.parts:
+            yield describe_parts(self.listing)
         yield f"{self.root}: {sum(self.counts.values()):,} readable photos in {len(self.counts)} classes"
         width = max(map(len, self.counts), default=0)
         yield from (f"  {name:{width}}  {count:6,}" for name, count in self.counts.items())
@@ -89,7 +94,7 @@ class Audit:
                 yield f"Classes without any photo for {side}, in a run with the default split: {', '.join(names)}."
         yield describe_pairs(self.pairs)
         if self.across:
-            yield f"  Across the split, one photo among those for training, one for validation: {self.across:,}."
+            yield f"  Across the split, each of the two photos on another side: {self.across:,}."
         if self.pairs_file.exists():
             yield f"  {self.pairs_file} lists them."
         if not self.usable:
@@ -123,8 +128,11 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
     difference = None if manifest is None else compare(files, manifest)
     counts = {name: counts[name] for name in listing.classes}
     paths = sorted(file.path for file in readable)
-    drawn = split_paths(paths, Experiment(), lambda: pairs)
-    sides = {"training": drawn.train, "validation": drawn.validation}
+    try:
+        drawn = split_paths(paths, Experiment(), lambda: pairs)
+        sides = {"training": drawn.train, "validation": drawn.validation, "a test": drawn.test}
+    except UserError:  # too few photos: a run would refuse them
+        sides = {}
     present = {side: {class_of(paths[index]) for index in indices} for side, indices in sides.items()}
     return Audit(
         root,
@@ -132,8 +140,9 @@ def audit(root: Path, manifest: Iterable[ManifestRow] | None = None) -> Audit:
         problems,
         pairs,
         pairs_file(fingerprint),
-        len(across_split(pairs, {paths[index] for index in drawn.validation})),
-        {side: tuple(name for name in counts if name not in classes) for side, classes in present.items()},
+        len(across_split(pairs, {paths[index]: side for side, indices in sides.items() for index in indices})),
+        {side: tuple(name for name in counts if name not in classes) for side, classes in present.items() if classes},
+        listing,
         difference,
     )
 
@@ -155,8 +164,6 @@ def print_audit(source: str) -> int:
         UserError: the photos can't be found or downloaded.
     """
     result = audit_source(source)
-    if (listing := list_files(result.root)).parts:
-        print(describe_parts(listing))
     print(result)
     return 0 if result.usable else 1
 

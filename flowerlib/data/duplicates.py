@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -155,15 +155,17 @@ def read_pairs(path: Path, fingerprint: str) -> pd.DataFrame | None:
     return pairs
 
 
-def across_split(pairs: pd.DataFrame, validation_photos: Collection[str]) -> pd.DataFrame:
-    """The pairs with one photo on each side of the split.
+def across_split(pairs: pd.DataFrame, sides: Mapping[str, Hashable]) -> pd.DataFrame:
+    """The pairs whose photos are on different sides of a split.
 
     Args:
         pairs: from `find_pairs`.
-        validation_photos: relative paths; every other photo is a training photo.
+        sides: by relative path; photos that it lacks are together on one side more.
     """
-    sides = [pairs[column].isin(set(validation_photos)) for column in ("first", "second")]
-    return pairs[sides[0] != sides[1]].reset_index(drop=True)
+    apart = [
+        sides.get(first) != sides.get(second) for first, second in zip(pairs["first"], pairs["second"], strict=True)
+    ]
+    return pairs[np.array(apart, bool)].reset_index(drop=True)
 
 
 def under_two_labels(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -172,30 +174,29 @@ def under_two_labels(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[first != second].reset_index(drop=True)
 
 
-def leaked(pairs: pd.DataFrame, predictions: pd.DataFrame) -> list[str]:
+def leaked(pairs: pd.DataFrame, sides: Mapping[str, Hashable]) -> list[str]:
     """The validation photos that do not test what a network has learnt.
 
     Args:
         pairs: from `find_pairs`, for all photos of the run.
-        predictions: as in `flowerlib.runs.Run`.
+        sides: of the validation photos, as in `flowerlib.runs.Run`.
 
     Returns:
-        Relative paths, in the order of ``predictions``, of validation photos that have a copy among the training
-        photos, or a copy with another label, for `flowerlib.report.statistics.accuracy_without`.
+        Relative paths, in the order of ``sides``, of validation photos that have a copy on another side, or a copy
+        with another label, for `flowerlib.report.statistics.accuracy_without`.
     """
-    validation = set(predictions["photo"])
     identical = pairs[pairs["kind"] == IDENTICAL]
     original = dict(zip(identical["second"], identical["first"], strict=True))  # the first one of identical files
     copies = defaultdict(set)
     for photo in {*pairs["first"], *pairs["second"]}:
         copies[original.get(photo, photo)].add(photo)
-    traits = {key: {(class_of(photo), photo in validation) for photo in same} for key, same in copies.items()}
+    traits = {key: {(class_of(photo), sides.get(photo)) for photo in same} for key, same in copies.items()}
     concerned = set()
     for first, second in _pairs_of_originals(pairs, original):
-        labels, sides = (set(values) for values in zip(*traits[first] | traits[second], strict=True))
-        if len(labels) > 1 or len(sides) > 1:
+        labels, places = (set(values) for values in zip(*traits[first] | traits[second], strict=True))
+        if len(labels) > 1 or len(places) > 1:
             concerned |= {first, second}
-    return [photo for photo in predictions["photo"] if original.get(photo, photo) in concerned]
+    return [photo for photo in sides if original.get(photo, photo) in concerned]
 
 
 def _pairs_of_originals(pairs: pd.DataFrame, original: dict[str, str]) -> Iterator[tuple[str, str]]:

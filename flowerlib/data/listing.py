@@ -82,8 +82,12 @@ def list_files(root: Path) -> Listing:
 
 
 def describe_parts(listing: Listing) -> str:
-    """That a folder's parts are its split, in a sentence for the terminal."""
-    return f"{_folders(listing.parts)} are kept apart, as their maker split them; with split=random, only test/ is."
+    """What a folder's parts are taken for, in a sentence for the terminal."""
+    if any(PARTS[part.lower()] == VALIDATION for part in listing.parts):
+        return f"{_folders(listing.parts)} keep the split that the folder came with; split=random would split anew."
+    return (
+        f"{_folders(listing.parts)}: only what is in train/ is split; photos in class folders in test/ are set aside."
+    )
 
 
 def _folders(names: tuple[str, ...]) -> str:

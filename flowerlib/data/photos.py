@@ -295,14 +295,14 @@ def _read_unknown(root: Path, paths: Sequence[str], decode_side: int | None) -> 
 def _read_exclusions(file: Path, listing: Listing) -> dict[str, str]:
     """The photos that a file lists, a line each, with that as the reason why they are left out."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The list of photos to exclude, {file}, can't be read: {one_line(error)}.") from error
     listed = [line for line in lines if line and not line.startswith("#")]
     if unknown := sorted(set(listed) - set(listing.photos)):
         raise UserError(
-            f"{file} excludes photos that are not there: {one_line(', '.join(unknown))}. Write each as its class "
-            "folder and file, such as 'rose/1.jpg', on a line of its own."
+            f"{file} excludes photos that are not there: {one_line(', '.join(unknown))}. Write each as its path "
+            "below that of the photos, such as 'rose/1.jpg' or 'train/rose/1.jpg', on a line of its own."
         )
     print(f"{len(set(listed)):,} photos are left out because {file} lists them.")
     return dict.fromkeys(listed, f"listed in {file.name}")

@@ -24,7 +24,7 @@ class Split:
     Attributes:
         train: photos to train on.
         validation: photos to choose by.
-        test: photos that nothing is chosen by; none of them, unless they are asked for.
+        test: photos held out from every choice; none, unless they are asked for.
         fingerprint: SHA-256 in hex over the paths for training and for validation.
     """
 
@@ -55,8 +55,8 @@ def split_paths(paths: Sequence[str], experiment: Experiment, pairs: Callable[[]
     keeps_makers = experiment.split == "auto" and experiment.folds is None and VALIDATION in parts
     if experiment.test and (keeps_makers or len(own_test)):
         raise UserError(
-            "test sets photos aside, and this folder's maker has split it already: leave out test, or name a folder "
-            "of class folders."
+            "test sets photos aside, and this folder came with a split of its own: leave out test"
+            + (", or name a folder of class folders." if len(own_test) else ", or set split=random.")
         )
     if keeps_makers:
         return _checked(paths, np.flatnonzero(parts == TRAINING), np.flatnonzero(parts == VALIDATION), own_test)
@@ -81,11 +81,13 @@ def split_paths(paths: Sequence[str], experiment: Experiment, pairs: Callable[[]
         first, last = (cut(fold * len(order) / experiment.folds) for fold in (experiment.fold, experiment.fold + 1))
         return _checked(paths, np.concatenate([order[:first], order[last:]]), order[first:last], test[:0])
     middle = cut(TRAINING_SHARE * end)
-    return _checked(paths, order[:middle], order[middle:end], test)
+    return _checked(paths, order[:middle], order[middle:end], test, tested=experiment.test > 0)
 
 
-def _checked(paths: Sequence[str], train: np.ndarray, validation: np.ndarray, test: np.ndarray) -> Split:
-    for name, side in (("training", train), ("validation", validation)):
+def _checked(
+    paths: Sequence[str], train: np.ndarray, validation: np.ndarray, test: np.ndarray, *, tested: bool = False
+) -> Split:
+    for name, side in (("training", train), ("validation", validation), *([("a test", test)] if tested else [])):
         if not len(side):
             raise UserError(
                 f"The split of {len(paths):,} photos leaves none for {name}. Add photos, or split another way."

@@ -79,6 +79,8 @@ def load_sessions(folder: Path) -> list[Session]:
         UserError: there are none, or they were not run on the same photos and split: they can't be compared.
     """
     runs = pool_folds(read_runs(Path(folder), order=_names(NOTEBOOKS / "experiments.yaml")))
+    if not runs:
+        raise UserError(f"There is no finished session in {folder}. Run them first: python -m flowerlib run")
     _refuse_mixed(folder, runs)
     return group_seeds(runs)
 
@@ -93,7 +95,9 @@ def load_ablations(folder: Path) -> list[Session]:
     if not any(is_finished(path.parent) for path in folder.glob("[!.]*/run.json")):
         return []
     order = _names(NOTEBOOKS / "ablations.yaml")
-    runs = read_runs(folder, order)
+    runs = pool_folds(read_runs(folder, order))
+    if not runs:
+        return []
     _refuse_mixed(folder, runs)
     base, *_ = sessions = group_seeds(runs)
     return sessions if base_name(base.name, base.info.settings) == order[0] else []
@@ -109,9 +113,10 @@ def _refuse_mixed(folder: Path, runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         same_photos = run.info.dataset.fingerprint == first.dataset.fingerprint
         if not (same_photos and run.info.split.fingerprint == first.split.fingerprint):
+            names = f"{runs[0].folder.name} and {run.folder.name}"
             raise UserError(
-                f"The sessions {runs[0].name} and {run.name} in {folder} have different photos or another split. Run "
-                "one of them again with --force, or report them from different folders."
+                f"The sessions {names} in {folder} have different photos or another split: they can't be compared. "
+                "Keep them in different folders of runs (--runs), or run one of them again with --force."
             )
 
 

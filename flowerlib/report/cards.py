@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from flowerlib.data.listing import part_of
+from flowerlib.data.listing import VALIDATION, part_of
 from flowerlib.data.photos import SYNTHETIC
 from flowerlib.experiment import Experiment
 from flowerlib.grouping import Session
@@ -119,7 +119,8 @@ def data_card(session: Session, pairs: pd.Series | None) -> pd.DataFrame:
 def split_in_words(session: Session) -> str:
     """How the photos were split: ``random, not stratified``."""
     settings = session.info.settings
-    if settings.split == "auto" and part_of(session.runs[0].predictions["photo"].iloc[0]) and not settings.folds:
+    first = session.runs[0].predictions["photo"].iloc[0]
+    if settings.split == "auto" and part_of(first) == VALIDATION and not settings.folds:
         return "by the maker of the data set"
     how = {"stratified": "random, stratified by class", "grouped": "random, near-duplicates on one side"}
     return how.get(settings.split, "random, not stratified")

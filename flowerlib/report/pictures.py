@@ -40,7 +40,7 @@ def show(run: Run, pairs: pd.DataFrame | None, labels: pd.DataFrame | None, mark
             "What speaks for the predicted class (Grad-CAM); outlined: half of the strongest",
         )
     if pairs is not None and len(pairs):
-        first = pd.concat([under_two_labels(pairs), across_split(pairs, run.predictions["photo"])])
+        first = pd.concat([under_two_labels(pairs), across_split(pairs, run.sides)])
         drawn["pairs"] = (
             gallery.pairs_figure(photos, first.drop_duplicates().head(9), set(run.predictions["photo"])),
             "Near-duplicates: under two labels first, then across the split",

@@ -122,7 +122,7 @@ def smallest_class(session: Session) -> str:
 def shown_summary(table: pd.DataFrame, unequal: bool = False) -> pd.DataFrame:
     """`summary` as it is printed; where classes are unequal, with what accuracy hides.
 
-    What nothing was chosen by stands first.
+    The test, on photos held out from every choice, stands first.
     """
     seeds = table["seeds"].max() > 1
     clean = [mean_sd_text(row.clean, row.clean_sd) for row in table.itertuples()]
@@ -213,7 +213,7 @@ def duplicates(run: Run, pairs: pd.DataFrame) -> pd.DataFrame:
         Rows ``all``, ``without`` (the photos concerned) and ``alone`` (those only): ``photos``, ``correct``,
         ``accuracy``, ``low``, ``high``.
     """
-    return accuracy_without(run.predictions, leaked(pairs, run.predictions))
+    return accuracy_without(run.predictions, leaked(pairs, run.sides))
 
 
 def pair_counts(run: Run, pairs: pd.DataFrame) -> pd.Series:
@@ -223,7 +223,7 @@ def pair_counts(run: Run, pairs: pd.DataFrame) -> pd.Series:
             "pairs": len(pairs),
             "identical": int((pairs["kind"] == "identical").sum()),
             "contradictory": len(under_two_labels(pairs)),
-            "across": len(across_split(pairs, run.predictions["photo"])),
+            "across": len(across_split(pairs, run.sides)),
         }
     )
 

@@ -23,8 +23,8 @@ from flowerlib.runs import InputInfo
 
 # Version of the random draws, of augmentation and dropout: run.json and checkpoints record it, because a session
 # that went on with other draws would be a mixture of two. 2: leaving out the crop changes no other draw, and dropout
-# depends on the whole seed.
-DRAWS = 2
+# depends on the whole seed. 3: of a photo with a shorter side above 800 pixels, a smaller one is kept and cropped.
+DRAWS = 3
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 
 import torch
 
@@ -53,3 +54,12 @@ def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
     step.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def peak_memory() -> float | None:
+    """The most memory that this process has held, in MB; None on Windows, which doesn't count it."""
+    if sys.platform == "win32":
+        return None
+    import resource  # which Windows lacks
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -50,7 +50,7 @@ from flowerlib.training.checkpoint import (
     write_best,
     write_last,
 )
-from flowerlib.training.device import mixed_precision, pick_device, pick_precision
+from flowerlib.training.device import mixed_precision, peak_memory, pick_device, pick_precision
 from flowerlib.training.forecast import with_forecast
 from flowerlib.training.loader import Loader
 from flowerlib.training.model import build_model, for_evaluation, load_weights, set_training
@@ -180,12 +180,13 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     repeats, correct = evaluate_repeatedly(for_evaluation(model), loader, indices.validation, computation)
     write_repeats(run_dir / "repeats.csv", repeats)
     write_augmented(run_dir / "augmented.csv", names, correct)
-    if len(indices.test):
+    if len(indices.test) and info.test is None:
         test = score_best(run_dir, model, loader.clean(indices.test), computation)
         info = info.model_copy(update={"test": test})
-        print(f"test: best.pt is right on {test.correct:,} of {test.photos:,} photos that nothing was chosen by")
+        print(f"test: best.pt is right on {test.correct:,} of {test.photos:,} photos held out from every choice")
     calibration = read_calibration(run_dir) or info.calibration
-    write_info(run_dir, info.model_copy(update={"finished": True, "calibration": calibration}))
+    update = {"finished": True, "calibration": calibration, "peak_memory": peak_memory()}
+    write_info(run_dir, info.model_copy(update=update))
     return read_run(run_dir)
 
 
@@ -250,7 +251,7 @@ def balanced_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
 
 
 def score_best(run_dir: Path, model: nn.Module, batches: Batches, computation: Computation) -> HeldOutInfo:
-    """Load best.pt into the model, and score it on photos that nothing was chosen by."""
+    """Load best.pt into the model, and score it on photos held out from every choice."""
     model.load_state_dict(read_checkpoint(run_dir / BEST)["state_dict"])
     logits, labels = predict(for_evaluation(model), batches, computation)
     loss, _ = score(logits, labels)
@@ -286,7 +287,10 @@ def train_epoch(
         images, labels = images.to(computation.device), labels.to(computation.device)
         with mixed_precision(computation.device, computation.precision):
             logits = model(normalize(images, computation.standardization)).float()
-        loss = cross_entropy(logits, labels, class_weights)
+        if class_weights is None:
+            loss = cross_entropy(logits, labels)
+        else:  # over the photos, not over their weights: a batch without rare classes would count as much
+            loss = cross_entropy(logits, labels, class_weights, reduction="sum") / len(labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

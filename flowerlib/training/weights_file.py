@@ -55,7 +55,10 @@ def same_weights(experiment: Experiment, before: RunInfo) -> bool:
     file = weights_file(experiment.weights, experiment.model)
     if file is None:
         return before.weights.source == "imagenet"
-    return hashlib.sha256(file.read_bytes()).hexdigest() == before.weights.sha256
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest() == before.weights.sha256
+    except OSError:  # whoever reads them next says so
+        return False
 
 
 def installed_file() -> Path:

@@ -119,5 +119,14 @@ def test_what_the_split_does_to_rare_classes_and_to_copies_is_said(photo_folder)
     found = module.audit(photo_folder)
     assert "rare" in found.lacking["training"] + found.lacking["validation"]
     assert found.across > 0
-    assert f"one for validation: {found.across:,}" in str(found)
+    assert f"on another side: {found.across:,}" in str(found)
     assert "Classes without any photo for" in str(found)
+
+
+@pytest.mark.parametrize("readable", [0, 1])
+def test_problems_are_listed_also_where_nearly_nothing_can_be_read(photo_folder, readable):
+    for photo in sorted(photo_folder.glob("*/*"))[readable:]:
+        photo.write_text("no photo")
+    found = audit(photo_folder)
+    assert len(files_of(found.problems, UNREADABLE)) == 24 - readable
+    assert not found.usable

@@ -276,7 +276,7 @@ def test_pairs_are_read_as_they_were_written(pairs, tmp_path):
     assert found.attrs == {LEFT_OUT: 7}
     assert read_pairs(tmp_path / "pairs.csv", "abd") is None
     assert read_pairs(tmp_path / "none.csv", "abc") is None
-    across_split(found, ["rose/1.jpg"])
+    across_split(found, {"rose/1.jpg": 0})
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,9 @@ def test_a_damaged_table_is_refused_by_name(text, tmp_path):
 
 
 def test_pairs_across_the_split_have_a_photo_on_each_side():
-    found = across_split(TABLE, ["rose/1.jpg", "rose/6.jpg", "rose/7.jpg", "tulip/9.jpg", "tulip/else.jpg"])
+    found = across_split(
+        TABLE, dict.fromkeys(["rose/1.jpg", "rose/6.jpg", "rose/7.jpg", "tulip/9.jpg", "tulip/else.jpg"], 0)
+    )
     assert found["first"].tolist() == ["rose/1.jpg", "tulip/8.jpg"]
 
 
@@ -310,7 +312,7 @@ def test_leaked_photos_have_a_copy_in_training_or_two_labels():
     photos = ["tulip/9.jpg", "tulip/else.jpg", "rose/7.jpg", "rose/6.jpg", "tulip/4, 5.jpg", "rose/3.jpg"]
     predictions = pd.DataFrame({"photo": photos, "label": "any", "rose": 0.5, "tulip": 0.5})
     # 6 and 7 are copies of each other only; 3 and 4 both validate, under two labels
-    assert leaked(TABLE, predictions) == ["tulip/9.jpg", "tulip/4, 5.jpg", "rose/3.jpg"]
+    assert leaked(TABLE, dict.fromkeys(predictions["photo"], 0)) == ["tulip/9.jpg", "tulip/4, 5.jpg", "rose/3.jpg"]
 
 
 def test_what_leaks_through_one_of_several_identical_files():
@@ -319,7 +321,7 @@ def test_what_leaks_through_one_of_several_identical_files():
     pairs = pd.DataFrame([*rows, (SIMILAR, "a/1", "a/4", 0.1)], columns=COLUMNS)
 
     def leaking(*validation, pairs=pairs):
-        return leaked(pairs, pd.DataFrame({"photo": validation}))
+        return leaked(pairs, dict.fromkeys(validation, 0))
 
     assert leaking("a/1", "a/2", "a/3", "a/4", "a/5", "a/6") == []
     assert leaking("a/1", "a/2", "a/6", pairs=pairs[:3]) == ["a/1", "a/2"]  # by 3
@@ -349,3 +351,10 @@ def test_the_papers_photos(flowers_folder, tmp_path):
     assert len(found[SIMILAR]) < 10
     assert not found[SIMILAR] & set(alike)
     assert len(under_two_labels(pairs)) == 3
+
+
+def test_copies_in_different_folds_leak():
+    pairs = pd.DataFrame([("similar", "rose/1.jpg", "rose/2.jpg", 0.1)], columns=COLUMNS)
+    for sides, found in (({"rose/1.jpg": 0, "rose/2.jpg": 1}, 1), ({"rose/1.jpg": 1, "rose/2.jpg": 1}, 0)):
+        assert len(across_split(pairs, sides)) == found
+        assert leaked(pairs, sides) == (["rose/1.jpg", "rose/2.jpg"] if found else [])

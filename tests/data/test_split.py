@@ -90,6 +90,8 @@ def test_each_photo_validates_in_one_fold(how):
 def test_a_side_without_photos_is_an_error():
     with pytest.raises(UserError, match="leaves none for training"):
         parts_of(paths_of(aster=1, broom=1), test=0.5)
+    with pytest.raises(UserError, match="leaves none for a test"):
+        parts_of(paths_of(aster=20), test=0.01)
 
 
 # a folder that its maker has split
@@ -113,13 +115,13 @@ def names(photos, indices):
 def test_the_makers_split_is_kept_and_said(split_folder, capsys):
     photos = load_photos(str(split_folder))
     parts = split_photos(photos, Experiment())
-    assert "Valid/, test/ and train/ are kept apart" in capsys.readouterr().out
+    assert "Valid/, test/ and train/ keep the split that the folder came with" in capsys.readouterr().out
     assert photos.classes == ("aster", "broom", "clover")
     assert [len(parts.train), len(parts.validation), len(parts.test)] == [15, 6, 3]
     assert (names(photos, parts.train), names(photos, parts.validation)) == ({"train"}, {"Valid"})
     assert names(photos, parts.test) == {"test"}
     assert main(["data", "--data", str(split_folder)]) == 0
-    assert "Valid/, test/ and train/ are kept apart" in capsys.readouterr().out
+    assert "Valid/, test/ and train/ keep the split that the folder came with" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("settings", [{"split": "random"}, {"split": "stratified"}, {"folds": 3, "fold": 1}])

@@ -349,7 +349,7 @@ def test_a_finished_run_of_other_settings_is_refused_also_without_its_checkpoint
         train_and_evaluate(Experiment(**TINY | {"epochs": 1, "momentum": 0.5}), photos, tmp_path)
 
 
-# photos that nothing is chosen by, and classes of unequal size
+# photos held out from every choice, and classes of unequal size
 
 
 def test_best_pt_is_scored_once_on_the_photos_set_aside(photos, tmp_path, capsys):
@@ -370,6 +370,11 @@ def test_best_pt_is_scored_once_on_the_photos_set_aside(photos, tmp_path, capsys
         train_and_evaluate(Experiment(**TINY | {"epochs": 3}, test=0.25), photos, tmp_path / "run")
     assert read_run(tmp_path / "run").info.test == run.info.test
 
+    (tmp_path / "run/best.pt").unlink()  # it is not needed again: more repeats don't score it anew
+    more = train_and_evaluate(Experiment(**TINY | {"repeats": 3}, test=0.25), photos, tmp_path / "run")
+    assert (len(more.repeats), more.info.test) == (3, run.info.test)
+    assert more.info.peak_memory > 100
+
 
 def test_balanced_weights_let_every_class_count_the_same():
     labels = np.repeat([0, 1, 2], [60, 30, 10])
@@ -377,6 +382,20 @@ def test_balanced_weights_let_every_class_count_the_same():
     assert weights.dtype == torch.float32
     assert [float(weights[label]) * (labels == label).sum() for label in range(3)] == pytest.approx([25] * 3)
     assert weights.isfinite().all()
+
+
+def test_rare_photos_weigh_the_same_whatever_their_batch():
+    pictures = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
+    weights = torch.tensor([0.5, 2.0])
+
+    def loss_of(labels):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+        nn.init.zeros_(model[1].weight), nn.init.zeros_(model[1].bias)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        return train_epoch(model, optimizer, [(pictures, torch.tensor(labels))], FLOAT32, weights)[0]
+
+    assert loss_of([0, 0, 0, 0]) == pytest.approx(0.5 * math.log(2))
+    assert loss_of([0, 0, 0, 1]) == pytest.approx((3 * 0.5 + 2) / 4 * math.log(2))
 
 
 def test_class_weights_change_the_training_and_are_an_input(photos, tmp_path):

@@ -65,7 +65,7 @@ def _normalization(info: RunInfo) -> str:
 def _split(info: RunInfo) -> str:
     parts = info.split
     if info.settings.folds:
-        return f"split seed {info.settings.split_seed}: {info.settings.folds} folds of {parts.validation:,}"
+        return f"split seed {info.settings.split_seed}: {info.settings.folds} folds, {parts.validation:,} in all"
     sides = " and ".join(f"{count:,}" for count in (parts.train, parts.validation, parts.test) if count)
     return f"split seed {info.settings.split_seed}: {sides}"
 
