@@ -143,6 +143,7 @@ def test_a_session_that_kills_its_workers_is_given_up_and_the_others_go_on(
     two_workers, tmp_path, arguments, monkeypatch, capsys
 ):
     monkeypatch.setattr(cluster, "_work", dies_at_seed_0)
+    monkeypatch.setattr(cluster, "is_complete", lambda folder, experiment: True)
     few = "--set=seeds=[0, 1, 2, 3]"  # Dask keeps back what is more than twice its workers, without being asked
     assert main([*arguments, few, "--cluster", two_workers.scheduler_address]) == 1
     said = capsys.readouterr().err
@@ -151,6 +152,16 @@ def test_a_session_that_kills_its_workers_is_given_up_and_the_others_go_on(
     tried = {path.parent.name: len(path.read_text()) for path in (tmp_path / "runs").rglob("tried")}
     assert tried.keys() == {f"s-seed{seed}" for seed in range(4)}
     assert tried["s-seed0"] == 3
+
+
+def does_nothing(*_):
+    """In the place of a session that another command, with other settings, has asked for before."""
+
+
+def test_what_another_command_has_asked_for_is_not_taken_for_this_ones(two_workers, arguments, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "_work", does_nothing)
+    assert main([*arguments, "--set=seeds=[7]", "--cluster", two_workers.scheduler_address]) == 1
+    assert "s-seed7: failed. It ran as another command had asked" in capsys.readouterr().err
 
 
 def test_a_worker_without_the_photos_is_said(two_workers, photos, tmp_path):
@@ -197,13 +208,13 @@ def test_jobs_share_the_cores_and_end_with_the_command(tmp_path, arguments, monk
     shown = []
 
     def end_at_once(name, event):
-        if "epoch  2" in event[1] and not shown:
+        if "epoch  2" in event[1] and name == "s-seed0" and not shown:
             os.kill(os.getpid(), signal.SIGTERM)
             shown.append(name)
 
     monkeypatch.setattr(cluster, "_show", end_at_once)
     monkeypatch.setattr(cluster, "usable_cores", lambda: 5)
-    assert main([*arguments, "--set=seeds=[0]", "--set=epochs=5000", "--jobs", "2"]) == 143
+    assert main([*arguments, "--set=seeds=[0, 1]", "--set=epochs=5000", "--jobs", "2"]) == 143
     assert "s-seed0: stopped after" in capsys.readouterr().err
     folder = tmp_path / "runs" / "photos" / "s-seed0"
     with locked(folder / ".lock", folder):  # no notebook is left
