@@ -100,7 +100,7 @@ def test_a_sweep_ends_as_its_sequence_whatever_dies_on_the_way(two_workers, phot
     for notebook in worker_of(out_of_memory, two_workers).children():
         notebook.kill()
     os.killpg(first.pid, signal.SIGINT)
-    assert "goes on on the cluster, after" in first.communicate()[0]
+    assert "continues on the cluster, after" in first.communicate()[0]
     assert first.returncode == 130
 
     second = command(arguments)

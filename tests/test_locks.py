@@ -21,7 +21,7 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, error):
 def test_the_cache_waits_for_another_process_and_not_for_ever(tmp_path, monkeypatch):
     monkeypatch.setenv("FLOWERLIB_CACHE", str(tmp_path))
     monkeypatch.setattr("flowerlib.data.cache.DECODING_SECONDS", 0)
-    with new_cache("a") as writer:
+    with new_cache("a", 800, 0) as writer:
         assert writer is not None
-        with pytest.raises(UserError, match="Another process is at work"), new_cache("a"):
+        with pytest.raises(UserError, match="Another process is at work"), new_cache("a", 800, 0):
             pass

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowerlib.cli import main
@@ -48,6 +48,7 @@ def test_the_fingerprint_tells_seed_paths_and_sides():
     assert len(fingerprints | others) == 7
 
 
+@settings(max_examples=100)
 @given(st.integers(5, 300), st.integers(5, 300), st.sampled_from([0.0, 0.2]), st.integers(0, 99))
 def test_stratified_gives_each_side_its_share_of_every_class(asters, brooms, test, seed):
     paths = paths_of(aster=asters, broom=brooms)
@@ -58,6 +59,7 @@ def test_stratified_gives_each_side_its_share_of_every_class(asters, brooms, tes
         assert abs(found - share * asters) < 1.6
 
 
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 49), st.integers(0, 49)), max_size=40), st.integers(0, 99))
 def test_grouped_keeps_near_duplicates_on_one_side(pairs, seed):
     paths = paths_of(aster=50, broom=150)
@@ -124,13 +126,13 @@ def test_the_makers_split_is_kept_and_said(split_folder, capsys):
     assert "Valid/, test/ and train/ keep the split that the folder came with" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("settings", [{"split": "random"}, {"split": "stratified"}, {"folds": 3, "fold": 1}])
-def test_another_split_of_it_leaves_the_test_alone(split_folder, settings):
+@pytest.mark.parametrize("changes", [{"split": "random"}, {"split": "stratified"}, {"folds": 3, "fold": 1}])
+def test_another_split_of_it_leaves_the_test_alone(split_folder, changes):
     photos = load_photos(str(split_folder))
-    parts = split_photos(photos, Experiment(**settings))
+    parts = split_photos(photos, Experiment(**changes))
     assert len(parts.train) + len(parts.validation) == 21
     assert names(photos, [*parts.train, *parts.validation]) == {"train", "Valid"}
-    assert len(parts.test) == (0 if "folds" in settings else 3)
+    assert len(parts.test) == (0 if "folds" in changes else 3)
 
 
 def test_a_test_without_labels_is_left_out_aloud(split_folder, capsys):
