@@ -184,18 +184,20 @@ def plot_training(tables: Mapping[str, pd.DataFrame], quantity: str, *, ax: Axes
     return ax
 
 
-def interval_figure(table: pd.DataFrame, label: str) -> Figure:
-    """Values with their intervals, one under the other, beside a line at zero.
+def interval_figure(table: pd.DataFrame, label: str, *, zero: bool = True) -> Figure:
+    """Values with their intervals, one under the other.
 
     Args:
         table: ``name``, ``value``, ``low`` and ``high``.
         label: of the axis.
+        zero: draw a line at zero, as for differences.
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.3 * len(table)))
     places = range(len(table))[::-1]
     reach = [table["value"] - table["low"], table["high"] - table["value"]]
     ax.errorbar(table["value"], places, xerr=reach, fmt="o", capsize=2, color="black")
-    ax.axvline(0, color="grey", linewidth=0.8, linestyle=":")
+    if zero:
+        ax.axvline(0, color="grey", linewidth=0.8, linestyle=":")
     ax.set_yticks(places, [in_lines(name, WIDTH / 3) for name in table["name"]])
     ax.set_xlabel(in_lines(label, WIDTH / 2))
     return figure

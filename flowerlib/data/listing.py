@@ -84,7 +84,7 @@ def list_files(root: Path) -> Listing:
 def describe_parts(listing: Listing) -> str:
     """What a folder's parts are taken for, in a sentence for the terminal."""
     if any(PARTS[part.lower()] == VALIDATION for part in listing.parts):
-        return f"{_folders(listing.parts)} keep the split that the folder came with; split=random would split anew."
+        return f"{_folders(listing.parts)}: this split is kept, unless split or folds asks for another."
     return (
         f"{_folders(listing.parts)}: only what is in train/ is split; photos in class folders in test/ are set aside."
     )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from flowerlib.data.duplicates import across_split, leaked, under_two_labels
 from flowerlib.data.photos import paper_fingerprint
@@ -40,6 +41,7 @@ PAPER_METRICS = {
     "val_aug_acc": "Val acc",
 }
 MOST_LISTED = 25  # rows of a table that must fit a page
+MOST_SECTIONS = 8  # sessions that have one each
 
 
 def all_runs(sessions: Sequence[Session]) -> list[Run]:
@@ -144,6 +146,23 @@ def shown_summary(table: pd.DataFrame, unequal: bool = False) -> pd.DataFrame:
     }
     shown = pd.DataFrame({name: column for name, column in columns.items() if column is not None})
     return shown.reset_index(drop=True)
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """Clean accuracies in `summary`, as `flowerlib.figures.interval_figure` takes them.
+
+    Returns:
+        A row a session: ``name``, ``value``, ``low``, ``high`` (Wilson's of one seed, Student's over several).
+    """
+    half = scipy.stats.t.ppf(1 - ALPHA / 2, table["seeds"] - 1) * table["clean_sd"] / np.sqrt(table["seeds"])
+    return pd.DataFrame(
+        {
+            "name": table["label"],
+            "value": table["clean"],
+            "low": table["clean_low"].fillna(table["clean"] - half),
+            "high": table["clean_high"].fillna(table["clean"] + half),
+        }
+    ).reset_index(drop=True)
 
 
 def _interval_if_any(value: float, low: float, high: float) -> str:

@@ -117,13 +117,13 @@ def names(photos, indices):
 def test_the_makers_split_is_kept_and_said(split_folder, capsys):
     photos = load_photos(str(split_folder))
     parts = split_photos(photos, Experiment())
-    assert "Valid/, test/ and train/ keep the split that the folder came with" in capsys.readouterr().out
+    assert "Valid/, test/ and train/: this split is kept" in capsys.readouterr().out
     assert photos.classes == ("aster", "broom", "clover")
     assert [len(parts.train), len(parts.validation), len(parts.test)] == [15, 6, 3]
     assert (names(photos, parts.train), names(photos, parts.validation)) == ({"train"}, {"Valid"})
     assert names(photos, parts.test) == {"test"}
     assert main(["data", "--data", str(split_folder)]) == 0
-    assert "Valid/, test/ and train/ keep the split that the folder came with" in capsys.readouterr().out
+    assert "Valid/, test/ and train/: this split is kept" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("changes", [{"split": "random"}, {"split": "stratified"}, {"folds": 3, "fold": 1}])

@@ -69,6 +69,15 @@ def test_where_classes_are_unequal_their_mean_and_the_smallest_are_shown():
     assert "Balanced" not in results.shown_summary(table)
 
 
+def test_an_overview_has_intervals_of_one_seed_and_of_several(three):
+    seeds = Session("own", tuple(session(seed=seed, clean=np.full(20, 0.8 + seed / 10)).runs[0] for seed in (0, 1)))
+    table = results.overview(results.summary([three[0], seeds]))
+    assert table["value"].tolist() == pytest.approx([three[0].last("val_acc").iloc[0], 0.85])
+    one, several = table[["low", "high"]].to_numpy()
+    assert one == pytest.approx([0.880, 0.917], abs=0.001)  # Wilson's of 900 of 1,000
+    assert several == pytest.approx([0.85 - 12.706 * 0.05, 0.85 + 12.706 * 0.05], abs=0.001)
+
+
 def test_other_sessions_are_not_set_beside_the_papers():
     own = [session(learning_rate=0.1, model="resnet50")]
     assert results.published_of(own[0], own) is None
