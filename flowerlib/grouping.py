@@ -129,7 +129,6 @@ def _pooled(name: str, folds: Sequence[Run]) -> Run:
             update={
                 "split": split,
                 "settings": settings,
-                "fold": None,
                 "calibration": None,  # each fold has its own
                 "earlier": (*info.earlier, *others),
             }

@@ -164,7 +164,6 @@ class RunInfo(Computed):
         peak_memory: of the session's process, in MB.
         calibration: of best.pt; None of an earlier version's.
         test: best.pt on the test photos, where some were set aside.
-        fold: which part of the photos validates, in cross-validation.
     """
 
     format: Literal[1, 2] = 1
@@ -182,7 +181,6 @@ class RunInfo(Computed):
     peak_memory: float | None = None
     calibration: CalibrationInfo | None = None
     test: HeldOutInfo | None = None
-    fold: int | None = None
 
     @property
     def computed(self) -> Computed:

@@ -192,7 +192,7 @@ def test_a_run_from_before_a_setting_was_added_has_its_default(folder):
 
 def test_both_formats_of_run_json_are_read(folder):
     old = read_info(REPORT / "results" / "paper" / "resnet18-bs32")
-    assert (old.format, old.input, old.draws, old.model, old.test, old.fold) == (1, InputInfo(), 1, None, None, None)
+    assert (old.format, old.input, old.draws, old.model, old.test) == (1, InputInfo(), 1, None, None)
     new = {
         "format": 2,
         "model": {"parameters": 11, "trained": 5, "multiply_adds": 7},
@@ -201,12 +201,11 @@ def test_both_formats_of_run_json_are_read(folder):
         "peak_memory": 1600.5,
         "calibration": {"temperature": 1.5, "unsure_below": 0.4, "error_before": 0.1, "error_after": 0.05},
         "test": {"photos": 9, "correct": 8, "loss": 0.5},
-        "fold": 3,
     }
     (folder / "run.json").write_text(json.dumps(json.loads((folder / "run.json").read_text()) | new))
     info = read_run(folder).info
     assert info.input.mean == (0.5, 0.5, 0.5)
-    assert (info.model.multiply_adds, info.calibration.temperature, info.test.correct, info.fold) == (7, 1.5, 8, 3)
+    assert (info.model.multiply_adds, info.calibration.temperature, info.test.correct) == (7, 1.5, 8)
     write_info(folder, info)
     assert read_info(folder) == info
 

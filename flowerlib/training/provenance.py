@@ -57,7 +57,6 @@ def describe_run(
         model=describe_model(model, experiment.image_size),
         input=standardization(experiment.model),
         draws=DRAWS,
-        fold=experiment.fold,
         device=describe_device(device),
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         commit=_commit(),
