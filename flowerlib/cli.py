@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 for an error that the user can mend; 130 for Ctrl-C; 143 for SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    # a second's work, when notebooks are read: the grammar of international web addresses, which no notebook's check
+    # asks for. jsonschema does without where the package can't be imported.
+    sys.modules.setdefault("rfc3987_syntax", None)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # an ASCII terminal can't print every class name
             stream.reconfigure(errors="replace")
