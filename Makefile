@@ -63,10 +63,11 @@ bench: env ## how fast training is on this machine, in about ten minutes; option
 lab: env ## the notebooks in JupyterLab
 	.venv/bin/jupyter lab --LabApp.app_settings_dir=notebooks/jupyterlab notebooks
 
+# Several files of tests at a time; with one thread each, their networks don't wait for each other's.
 test: .venv/ready-for-tests ## the tests, and the style
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/pytest
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The CUDA packages are those that torch itself asks for: another build of it (TORCH=cpu) has none, or others.
 lock: ## renew requirements.lock: the newest versions that pyproject.toml permits, for all systems

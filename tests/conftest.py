@@ -1,6 +1,7 @@
 """What several tests share: small photos, and the real ones where this machine has them."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,22 @@ OUTSIDE = {name: os.environ.get(name) for name in ("FLOWERLIB_DATA", "FLOWERLIB_
 settings.register_profile("default", max_examples=400, deadline=None, derandomize=True)  # the same cases on every run
 settings.load_profile("default")
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist ignores it, for all that the tests start too
+
 CLASSES = ("aster", "broom", "clover")
 PHOTOS_PER_CLASS = 8
 
 
 @pytest.fixture(autouse=True)
-def _same_environment_everywhere(monkeypatch, tmp_path_factory):
+def _same_environment_everywhere(monkeypatch, tmp_path_factory, request):
     for name in OUTSIDE:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("FLOWERLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    if "flowers_folder" in request.fixturenames:  # decoded once, by all processes that run tests
+        base = tmp_path_factory.getbasetemp()
+        cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "flowers-cache"
+    else:
+        cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("FLOWERLIB_CACHE", str(cache))
 
 
 @pytest.fixture(scope="session")
