@@ -18,6 +18,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from flowerlib.allocator import ALLOCATOR_ENVIRONMENT
 from flowerlib.errors import UserError, one_line
 from flowerlib.files import write_text
 
@@ -27,12 +28,6 @@ KERNEL_OPTIONS = (
     "--log-level=CRITICAL",  # its own warnings are no user's business
     "--HistoryManager.enabled=False",
 )
-
-# Environment variables for a process that trains on the CPU: with them, glibc keeps large freed blocks for the next
-# step instead of returning them to the system. A step frees and allocates hundreds of megabytes of activations, and
-# by default every page of them is mapped and zeroed anew. They take effect when a process starts. The process of a
-# user's own kernel is left alone: it should return what it frees. Other C libraries ignore them.
-ALLOCATOR_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
 class NotebookEnded(UserError):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from flowerlib import cli
+from flowerlib.allocator import ALLOCATOR_ENVIRONMENT
 from flowerlib.errors import UserError
 
 
@@ -65,3 +66,19 @@ def test_two_reports_into_one_folder_don_t_mix(tmp_path, monkeypatch):
     monkeypatch.setattr("flowerlib.report.build.find_sessions", lambda runs: runs)
     with locked(tmp_path / ".lock", tmp_path), pytest.raises(UserError, match="Another process is at work"):
         make_report(tmp_path, tmp_path, "auto")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_predict_begins_anew_once_with_the_allocators_settings(monkeypatch, capsys):
+    begun = []
+    monkeypatch.setattr(os, "execve", lambda *given: begun.append(given))
+    monkeypatch.setattr(sys, "argv", ["flowerlib", "predict", "nowhere.pt", "nowhere.jpg"])
+    assert cli.main() == 1  # here it goes on, as nothing has taken its place
+    ((_, command, environment),) = begun
+    assert command == [sys.executable, "-m", "flowerlib", "predict", "nowhere.pt", "nowhere.jpg"]
+    for name, value in ALLOCATOR_ENVIRONMENT.items():
+        monkeypatch.setenv(name, environment[name])
+        assert environment[name] == value
+    assert cli.main() == cli.main(sys.argv[1:]) == 1
+    assert len(begun) == 1
+    assert "nowhere.pt can't be read" in capsys.readouterr().err

@@ -27,13 +27,13 @@ from torch.optim import SGD
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from flowerlib.allocator import ALLOCATOR_ENVIRONMENT
 from flowerlib.bench.operations import time_operations
 from flowerlib.data.photos import PhotoSet, load_photos
 from flowerlib.data.threads import WORKERS
 from flowerlib.errors import UserError
 from flowerlib.experiment import IMAGENET_MEAN, IMAGENET_STD, Experiment
 from flowerlib.files import make_folder, write_text
-from flowerlib.notebooks import ALLOCATOR_ENVIRONMENT
 from flowerlib.training.augment import augment_reference
 from flowerlib.training.device import describe_device, peak_memory, pick_device, pick_precision
 from flowerlib.training.loader import Loader

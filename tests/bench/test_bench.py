@@ -4,11 +4,11 @@ import subprocess
 import pandas as pd
 import pytest
 
+from flowerlib.allocator import ALLOCATOR_ENVIRONMENT
 from flowerlib.bench import speed as bench
 from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
-from flowerlib.notebooks import ALLOCATOR_ENVIRONMENT
 
 
 @pytest.mark.parametrize("way", ["course", "reference", "fast", "step", "evaluation", "epoch"])
@@ -42,7 +42,7 @@ def test_the_tables_hold_medians_and_ratios_of_one_run(photo_folder, tmp_path, m
     assert table.loc["our fast path", "peak MB"] == 101
     # 1,140 photos at 144 a second beside 2,278 at 36
     assert f"{7.9167 / (7.9167 + 63.2778):.1%} of an epoch" in capsys.readouterr().out
-    assert len(pd.read_csv(tmp_path / "out" / "scaling.csv")) == 11
+    assert len(pd.read_csv(tmp_path / "out" / "scaling.csv")) == 13
     operations = pd.read_csv(tmp_path / "out" / "augment.csv").set_index("operation")
     assert (operations[["Pillow", "flowerlib"]] > 0).all(axis=None)
     assert {"type", "name", "threads", "torch", "photos"} <= set(
