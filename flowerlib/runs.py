@@ -61,12 +61,16 @@ METRICS_COLUMNS = tuple(EpochMetrics.model_fields)
 
 
 class Device(_Record):
-    """What computed: ``cpu``, ``cuda`` or ``mps``, its name, the number of CPU threads, the operating system."""
+    """What computed: ``cpu``, ``cuda`` or ``mps``, its name, the number of CPU threads, the operating system.
+
+    ``deterministic``: whether CUDA used deterministic algorithms alone, where it has them; None on other devices.
+    """
 
     type: Text
     name: Text
     threads: int
     system: Text = "unknown"
+    deterministic: bool | None = None
 
 
 class Computed(_Record):

@@ -35,7 +35,7 @@ from flowerlib.errors import UserError
 from flowerlib.experiment import IMAGENET_MEAN, IMAGENET_STD, Experiment
 from flowerlib.files import make_folder, write_text
 from flowerlib.training.augment import augment_reference
-from flowerlib.training.device import describe_device, peak_memory, pick_device, pick_precision
+from flowerlib.training.device import describe_device, make_reproducible, peak_memory, pick_device, pick_precision
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, predict, train_epoch
 from flowerlib.training.model import build_model, load_weights, standardization
@@ -77,13 +77,15 @@ def run_bench(source: str, out: Path, repetitions: int = 3) -> None:
     """
     make_folder(out)
     photos = load_photos(source)
-    machine = describe_device(pick_device("auto")).model_dump() | {
+    device = pick_device("auto")
+    make_reproducible(device)  # as a session does; what others measure is left as PyTorch sets it, with TF32 on a GPU
+    machine = describe_device(device).model_dump() | {
         "torch": torch.__version__,
         "photos": f"{photos.name}: {len(photos):,}",
     }
     print(json.dumps(machine))
     write_text(out / "machine.json", json.dumps(machine, indent=2) + "\n")
-    speed = _relative(_measure(_cases(), source, repetitions))
+    speed = _relative(_measure(_cases(), source, repetitions)).assign(device=machine["name"])
     write_text(out / "bench.csv", speed.to_csv(index=False, lineterminator="\n"))
     print(speed.to_string(index=False))
     print(
@@ -114,10 +116,11 @@ def _cases() -> list[Case]:
 
 
 def _scaling() -> list[Case]:
+    models = [Case(name, "fast", {"model": name}) for name in ("resnet34", "efficientnet_lite0")]
     sizes = [Case(f"image size {size}", "fast", {"image_size": size}) for size in (64, 96, 160, 224)]
     batches = [Case(f"batch size {size}", "fast", {"batch_size": size}) for size in (16, 32, 64, 128)]
     photos = [Case(f"{times} x the photos", "epoch", {"image_size": 64}, times) for times in (1, 4, 16)]
-    return sizes + batches + photos
+    return models + sizes + batches + photos
 
 
 def _measure(cases: list[Case], source: str, repetitions: int) -> pd.DataFrame:
@@ -185,6 +188,7 @@ def _wait_for_gpu() -> None:
 
 def _network(experiment: Experiment, classes: int) -> tuple[nn.Module, SGD, Computation]:
     device = pick_device(experiment.device)
+    make_reproducible(device)  # as a session does
     model = build_model(experiment.model, classes, load_weights("none", experiment.model))
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = SGD(model.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum)
@@ -208,7 +212,8 @@ def _loader(experiment: Experiment, photos: PhotoSet) -> Loader:
 
 
 def _reference(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
-    return _time_training(experiment, Loader(experiment, photos, augment=augment_reference))
+    device = pick_device(experiment.device)
+    return _time_training(experiment, Loader(experiment, photos, device, augment=augment_reference))
 
 
 def _time_training(experiment: Experiment, loader: Loader) -> tuple[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 
@@ -40,11 +41,30 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "bfloat16" if fast else "float32"
 
 
+def make_reproducible(device: torch.device) -> None:
+    """Let a GPU compute the same from the same, and float32 in float32, for the rest of this process.
+
+    On the CPU, PyTorch does so anyway as long as the number of threads is the same. An operation that has no
+    deterministic algorithm warns. CUDA's libraries read the workspace's size when they start.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # against reading it, which nothing here does
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def describe_device(device: torch.device) -> Device:
-    """The device's kind and name, the number of CPU threads, and the operating system."""
+    """The device's kind and name, the number of CPU threads, the operating system, and a GPU's kind of algorithms."""
     cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
-    return Device(type=device.type, name=name, threads=torch.get_num_threads(), system=platform.system())
+    is_gpu = device.type == "cuda"
+    return Device(
+        type=device.type,
+        name=torch.cuda.get_device_name(device) if is_gpu else cpu,
+        threads=torch.get_num_threads(),
+        system=platform.system(),
+        deterministic=torch.are_deterministic_algorithms_enabled() if is_gpu else None,
+    )
 
 
 def mixed_precision(device: torch.device, precision: str) -> torch.autocast:

@@ -17,6 +17,7 @@ from flowerlib.training.augment import Augmentation, augment, draw_augmentation
 
 cv2.setNumThreads(1)  # the cores are shared by our own threads
 
+CPU = torch.device("cpu")
 # part of the key of every draw of an order, so that it never shares a random stream with a photo's augmentation
 ORDER_STREAM = 1
 
@@ -25,20 +26,20 @@ ORDER_STREAM = 1
 class Loader:
     """Computes the views of the photos that training and the two evaluations see.
 
-    Each method yields batches in order: images as uint8 (n, size, size, 3), labels as int64 (n,). A photo's
-    view depends on (seed, epoch, index) alone, so that the number of threads affects nothing but the speed.
+    Each method yields batches in order, on ``device``: images as uint8 (n, size, size, 3), labels as int64 (n,). A
+    photo's view depends on (seed, epoch, index) alone, so that the number of threads affects nothing but the speed.
 
     Attributes:
         experiment: the settings.
         photos: the data set.
+        device: the network's.
         augment: applies a drawn augmentation; the bench measures `augment_reference` here.
-        give_way: whether the loading threads give way to others: to a network on the same cores.
     """
 
     experiment: Experiment
     photos: PhotoSet
+    device: torch.device = CPU
     augment: Callable[[np.ndarray, Augmentation, int], np.ndarray] = field(default=augment, kw_only=True)
-    give_way: bool = field(default=True, kw_only=True)
 
     def training(self, indices: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Augmented views of every photo, in an order drawn for this epoch; no batch holds a single photo.
@@ -85,6 +86,19 @@ class Loader:
     def _in_threads(self, view: Callable[[int], np.ndarray], batches: Sequence[np.ndarray]):
         def load(batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
             images = np.stack([view(int(index)) for index in batch])
-            return torch.from_numpy(images), torch.from_numpy(self.photos.labels[batch])
+            return pinned(images, self.device), pinned(self.photos.labels[batch], self.device)
 
-        return in_threads(load, batches, give_way=self.give_way)
+        # beside a network on the same cores, the threads give way to it
+        for images, labels in in_threads(load, batches, give_way=self.device.type == "cpu"):
+            yield send(images, self.device), send(labels, self.device)
+
+
+def pinned(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """An array as a tensor on the host; for CUDA in pinned, contiguous memory, without which sending waits."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A `pinned` tensor on the device; a CUDA device copies it while the host goes on."""
+    return tensor.to(device, non_blocking=device.type == "cuda")

@@ -50,7 +50,7 @@ from flowerlib.training.checkpoint import (
     write_best,
     write_last,
 )
-from flowerlib.training.device import mixed_precision, peak_memory, pick_device, pick_precision
+from flowerlib.training.device import make_reproducible, mixed_precision, peak_memory, pick_device, pick_precision
 from flowerlib.training.forecast import with_forecast
 from flowerlib.training.loader import Loader
 from flowerlib.training.model import build_model, for_evaluation, load_weights, set_training
@@ -99,11 +99,19 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
     with locked(make_folder(run_dir) / ".lock", run_dir):
         for leftover in run_dir.glob(".*.part"):  # from a process that was killed
             leftover.unlink()
-        return _train_and_evaluate(experiment, photos, run_dir)
+        try:
+            return _train_and_evaluate(experiment, photos, run_dir)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                "The GPU's memory is too small for these settings, or other programs use it. Close those, or begin "
+                "again with a smaller batch_size or image_size, or with device=cpu: with --force, or as another "
+                "session. The same command resumes."
+            ) from error
 
 
 def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) -> Run:
     device = pick_device(experiment.device)
+    make_reproducible(device)
     precision = pick_precision(experiment.precision, device)
     weights = load_weights(experiment.weights, experiment.model)
     indices = split_photos(photos, experiment)
@@ -270,7 +278,7 @@ def train_epoch(
     Args:
         model: the network.
         optimizer: updates its parameters.
-        batches: uint8 images (n, size, size, 3) and int64 labels (n,).
+        batches: uint8 images (n, size, size, 3) and int64 labels (n,), on the device.
         computation: device, precision and input standardization.
         class_weights: what each class counts in the loss, float32 (classes,), on the device; None: all the same.
 
@@ -284,7 +292,6 @@ def train_epoch(
     set_training(model)
     losses, sizes, correct = [], [], torch.zeros((), device=computation.device)
     for images, labels in batches:
-        images, labels = images.to(computation.device), labels.to(computation.device)
         with mixed_precision(computation.device, computation.precision):
             logits = model(normalize(images, computation.standardization)).float()
         if class_weights is None:
@@ -315,7 +322,7 @@ def predict(model: nn.Module, batches: Batches, computation: Computation) -> tup
     outputs, targets = [], []
     with mixed_precision(computation.device, computation.precision):
         for images, labels in batches:
-            outputs.append(model(normalize(images.to(computation.device), computation.standardization)).float())
+            outputs.append(model(normalize(images, computation.standardization)).float())
             targets.append(labels)
     return torch.cat(outputs).cpu(), torch.cat(targets).cpu()
 

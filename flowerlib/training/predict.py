@@ -20,7 +20,7 @@ from flowerlib.errors import UserError, one_line
 from flowerlib.runs import LAST, InputInfo, Run, read_info
 from flowerlib.training.augment import normalize
 from flowerlib.training.checkpoint import read_checkpoint
-from flowerlib.training.device import mixed_precision, pick_device
+from flowerlib.training.device import make_reproducible, mixed_precision, pick_device
 from flowerlib.training.lite0 import EfficientNetLite0
 from flowerlib.training.model import for_evaluation, new_network
 
@@ -62,7 +62,9 @@ def read_trained(path: Path) -> Trained:
     checkpoint = read_checkpoint(path)
     is_last = isinstance(checkpoint, dict) and "optimizer" in checkpoint
     trained = _last(path, checkpoint) if is_last else _best(path, checkpoint)
-    trained.network.to(pick_device("auto"), memory_format=torch.channels_last)
+    device = pick_device("auto")
+    make_reproducible(device)
+    trained.network.to(device, memory_format=torch.channels_last)
     return trained
 
 

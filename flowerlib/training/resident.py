@@ -22,9 +22,12 @@ from flowerlib.data.crop import centre_box
 from flowerlib.data.photos import PhotoSet
 from flowerlib.experiment import Experiment
 from flowerlib.training.augment import CENTRE, Augmentation, draw_augmentation
-from flowerlib.training.loader import Loader
+from flowerlib.training.loader import Loader, pinned, send
 
-PHOTOS_PER_LAUNCH = 128  # the views of this many photos are computed together: four batches of 32
+# the views of so many photos are computed together, four batches of 32: fewer where their windows have more pixels
+PHOTOS_PER_LAUNCH, PIXELS_PER_LAUNCH = 128, 128 * 500 * 500
+COMPARED = 32  # photos; a difference of more grey levels, in the mean over them, is not one of rounding
+MOST_DIFFERENCE = 2.5
 FIXED_POINT = 1 << 16  # Pillow computes positions in 65,536ths of a pixel
 
 
@@ -34,8 +37,6 @@ class ResidentLoader(Loader):
 
     The views differ from the other loader's only by rounding, and are closer to the reference.
     """
-
-    device: torch.device
 
     def __post_init__(self):
         _ = self._pixels  # sent now, so that the first epoch's duration doesn't include it
@@ -68,12 +69,18 @@ class ResidentLoader(Loader):
             indices = np.concatenate(group)
             draws = [draw(int(index)) for index in indices]
             views = pack(draws, pixels.starts[indices], pixels.sizes[indices], self.experiment.image_size)
-            padded = views.windows.max(axis=0).tolist()
-            sent = Views(*(_send(column, self.device) for column in views))
-            images = compute(self._pixels, sent, padded, self.experiment.image_size)
-            labels = _send(self.photos.labels[indices], self.device)
+            images = torch.cat([self._launch(compute, part) for part in _launches(views)])
+            labels = self._sent(self.photos.labels[indices])
             sizes = [len(batch) for batch in group]
             yield from zip(images.split(sizes), labels.split(sizes), strict=True)
+
+    def _launch(self, compute: Callable[..., torch.Tensor], views: Views) -> torch.Tensor:
+        padded = views.windows.max(axis=0).tolist()
+        sent = Views(*(self._sent(column) for column in views))
+        return compute(self._pixels, sent, padded, self.experiment.image_size)
+
+    def _sent(self, array: np.ndarray) -> torch.Tensor:
+        return send(pinned(array, self.device), self.device)
 
 
 class Views(NamedTuple):
@@ -101,10 +108,29 @@ class Views(NamedTuple):
 
 
 def pick_loader(experiment: Experiment, photos: PhotoSet, device: torch.device) -> Loader:
-    """The loader for a device: on the device if the photos fit there, otherwise in threads on the host."""
-    if fits(experiment, photos, device):
-        return ResidentLoader(experiment, photos, device)
-    return Loader(experiment, photos, give_way=device.type == "cpu")
+    """The loader for a device: on the device if the photos fit there, otherwise in threads on the host.
+
+    One on the device must show first that it computes the same views there. If not, this is printed.
+    """
+    on_host = Loader(experiment, photos, device)
+    if not fits(experiment, photos, device):
+        return on_host
+    on_device = ResidentLoader(experiment, photos, device)
+    difference = mean_difference(on_device, on_host)
+    if difference <= MOST_DIFFERENCE:
+        return on_device
+    print(
+        f"Photos augmented on {device} differ from the CPU's by {difference:.1f} grey levels in the mean. "
+        "So the CPU augments them, which may be slower."
+    )
+    return on_host
+
+
+def mean_difference(one: Loader, other: Loader) -> float:
+    """How much two loaders' augmented views of some photos differ, in grey levels."""
+    some = np.linspace(0, len(one.photos) - 1, min(COMPARED, len(one.photos))).astype(int)
+    views, others = (torch.cat([images for images, _ in loader.augmented(some, 0)]).cpu() for loader in (one, other))
+    return (views.float() - others.float()).abs().mean().item()
 
 
 def fits(experiment: Experiment, photos: PhotoSet, device: torch.device) -> bool:
@@ -116,10 +142,21 @@ def fits(experiment: Experiment, photos: PhotoSet, device: torch.device) -> bool
     if device.type != "cuda" or not isinstance(photos.pixels, PixelCache):
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    largest = int(photos.pixels.sizes.max(axis=0).prod())
+    largest = int(photos.pixels.sizes.prod(axis=1).max())
+    computed = max(PHOTOS_PER_LAUNCH, experiment.batch_size + 1) * experiment.image_size**2
     # peak memory in bytes, for each pixel that is read and each that is computed
-    working = max(PHOTOS_PER_LAUNCH, experiment.batch_size + 1) * (40 * largest + 100 * experiment.image_size**2)
+    working = 40 * max(PIXELS_PER_LAUNCH, largest) + 100 * computed
     return int(photos.pixels.starts[-1]) + working < free / 2
+
+
+def _launches(views: Views) -> Iterator[Views]:
+    """Parts of packed views, in order, each of so few photos that its padded windows are not too many pixels."""
+    count, padded = len(views.windows), views.windows.max(axis=0)
+    if count == 1 or count * padded.prod() <= PIXELS_PER_LAUNCH:
+        yield views
+    else:
+        for part in (slice(None, count // 2), slice(count // 2, None)):
+            yield from _launches(Views(*(column[part] for column in views)))
 
 
 def pack(draws: Sequence[Augmentation], starts: np.ndarray, sizes: np.ndarray, size: int) -> Views:
@@ -197,14 +234,6 @@ def _ordered(jitter: tuple[tuple[str, float], ...]) -> tuple[np.ndarray, float]:
             blends[place] = amount, name == "saturation", name == "contrast"
             place += 1
     return blends, hue
-
-
-def _send(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy on the device; for CUDA from pinned, contiguous memory, without which the host would wait."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def augment_batch(pixels: torch.Tensor, views: Views, padded: Sequence[int], size: int) -> torch.Tensor:

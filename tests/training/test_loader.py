@@ -13,6 +13,7 @@ from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.runs import InputInfo
+from flowerlib.training import loader as loader_module
 from flowerlib.training import resident
 from flowerlib.training.augment import augment
 from flowerlib.training.loader import Loader
@@ -87,6 +88,8 @@ def test_a_network_whose_maps_shrink_to_one_pixel_trains_on_any_number_of_photos
 @pytest.mark.parametrize(("device", "expected"), [("cpu", threads.LOWEST_PRIORITY), ("cuda", 0), ("mps", 0)])
 def test_loading_threads_give_way_to_a_network_on_the_same_cores_alone(photo_folder, monkeypatch, device, expected):
     monkeypatch.setattr(resident, "fits", lambda *_: False)
+    monkeypatch.setattr(loader_module, "pinned", lambda array, device: torch.from_numpy(array))
+    monkeypatch.setattr(loader_module, "send", lambda tensor, device: tensor)
     found = []
 
     def watched(pixels, augmentation, size):

@@ -1,5 +1,6 @@
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import dropout
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.models import get_model
 
 from flowerlib.calibration import calibrate
@@ -27,7 +30,7 @@ from flowerlib.training.loop import (
     train_and_evaluate,
     train_epoch,
 )
-from flowerlib.training.model import for_evaluation
+from flowerlib.training.model import build_model, for_evaluation, load_weights
 from flowerlib.training.predict import read_best
 
 TINY = {
@@ -382,6 +385,45 @@ def test_balanced_weights_let_every_class_count_the_same():
     assert weights.dtype == torch.float32
     assert [float(weights[label]) * (labels == label).sum() for label in range(3)] == pytest.approx([25] * 3)
     assert weights.isfinite().all()
+
+
+class NoDoubles(TorchDispatchMode):
+    """Fails where a float64 tensor is made on a device other than the CPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, torch.Tensor) and each.device.type != "cpu":
+                assert each.dtype != torch.float64, f"{function} in float64"
+        return result
+
+
+def test_the_network_needs_no_float64_which_apples_gpus_lack(monkeypatch):
+    monkeypatch.setattr(train, "mixed_precision", lambda *_: nullcontext())
+    shapes_alone = torch.device("meta")  # stands for any device but the CPU, and computes nothing
+    with shapes_alone:
+        model = build_model("resnet18", 2, load_weights("none", "resnet18"))
+        batches = [(torch.zeros(4, 40, 40, 3, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))]
+        weights = torch.ones(2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    computation = Computation(shapes_alone, "float32", InputInfo())
+    with NoDoubles():
+        for each in (None, weights):
+            with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # both end by asking for a value
+                train_epoch(model, optimizer, batches, computation, each)
+        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+            predict(for_evaluation(model), batches, computation)
+        with pytest.raises(AssertionError, match="float64"):
+            batches[0][0].double()
+
+
+def test_too_little_memory_on_a_gpu_is_said_with_the_settings_to_lower(photos, tmp_path, monkeypatch):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setattr(train, "train_epoch", too_large)
+    with pytest.raises(UserError, match="smaller batch_size or image_size"):
+        train_and_evaluate(Experiment(**TINY), photos, tmp_path / "run")
 
 
 def test_rare_photos_weigh_the_same_whatever_their_batch():

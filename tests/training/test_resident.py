@@ -151,12 +151,13 @@ def test_batches_are_those_of_the_other_loader(photo_folder, changes):
         assert_close(images.numpy(), others.numpy(), mean=2.5, high=16)
 
 
-@pytest.mark.parametrize(("batch_size", "at_once"), [(5, 1), (7, 14), (24, 128)])
-def test_the_batch_size_changes_nothing(photo_folder, monkeypatch, batch_size, at_once):
+@pytest.mark.parametrize(("batch_size", "at_once", "pixels"), [(5, 1, 10**9), (7, 14, 10**9), (24, 128, 15_000)])
+def test_the_batch_size_changes_nothing(photo_folder, monkeypatch, batch_size, at_once, pixels):
     photos = load_photos(str(photo_folder))
     indices = np.arange(len(photos))
     expected = gather(ResidentLoader(Experiment(**SETTINGS), photos, CPU).augmented(indices, 4))
     monkeypatch.setattr(resident, "PHOTOS_PER_LAUNCH", at_once)
+    monkeypatch.setattr(resident, "PIXELS_PER_LAUNCH", pixels)
     experiment = Experiment(**SETTINGS | {"batch_size": batch_size})
     batches = list(ResidentLoader(experiment, photos, CPU).augmented(indices, 4))
     assert {len(images) for images, _ in batches[:-1]} <= {batch_size}
@@ -243,10 +244,33 @@ def test_the_guard_against_waiting_notices(waits, error):
 
 def test_photos_stay_on_a_gpu_that_has_room(photo_folder, monkeypatch):
     photos, experiment, gpu = load_photos(str(photo_folder)), Experiment(**SETTINGS), torch.device("cuda")
-    for free, expected in ((10**9, True), (10**8, False)):
+    for free, expected in ((4 * 10**9, True), (2 * 10**9, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2 * free))
         assert fits(experiment, photos, gpu) is expected
     assert not fits(experiment, photos, CPU)
     assert type(pick_loader(experiment, photos, CPU)) is Loader
     monkeypatch.setattr(resident, "fits", lambda *_: True)
     assert type(pick_loader(experiment, photos, CPU)) is ResidentLoader
+
+
+def test_one_large_photo_neither_keeps_the_others_off_a_gpu_nor_is_padded_to(photo_folder, monkeypatch):
+    photos = load_photos(str(photo_folder))
+    large = dataclasses.replace(photos.pixels, sizes=np.vstack([photos.pixels.sizes[1:], [[800, 9000]]]))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * 10**9, 8 * 10**9))
+    assert fits(Experiment(**SETTINGS), dataclasses.replace(photos, pixels=large), torch.device("cuda"))
+    sizes = np.array([[300, 300]] * 100 + [[800, 9000]] + [[300, 300]] * 27)
+    draws = [dataclasses.replace(CENTRE, crop=(0, 0, *size)) for size in sizes.tolist()]
+    launches = list(resident._launches(pack(draws, np.zeros(128, np.int64), sizes, 48)))
+    assert sum(len(views.windows) for views in launches) == 128
+    assert all(
+        len(views.windows) * views.windows.max(axis=0).prod() <= resident.PIXELS_PER_LAUNCH for views in launches
+    )
+    assert len(launches) < 10
+
+
+def test_a_device_that_computes_other_views_is_said_and_not_used(photo_folder, monkeypatch, capsys):
+    photos, experiment = load_photos(str(photo_folder)), Experiment(**SETTINGS)
+    monkeypatch.setattr(resident, "fits", lambda *_: True)
+    monkeypatch.setattr(resident, "_hue_shifted", lambda images, hues: images.roll(1, dims=-1))
+    assert type(pick_loader(experiment, photos, CPU)) is Loader
+    assert "grey levels" in capsys.readouterr().out
