@@ -103,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=user_path, default=REPORT / "build" / "bench", metavar="FOLDER", help="default: %(default)s"
     )
     bench.add_argument("--repetitions", type=int, default=3, metavar="N", help="default: %(default)s")
+    bench.add_argument("--epochs", type=int, default=0, metavar="N",
+                       help="also compare the ways' accuracy after N epochs from ImageNet's weights")  # fmt: skip
     bench.set_defaults(verb=_bench, interrupted="Nothing was measured.")
 
     export = verbs.add_parser("export", help="write a session's best.pt as an ONNX file")
@@ -190,7 +192,7 @@ def _without_repetitions(experiments: Mapping[str, Experiment]) -> dict[str, Exp
 def _bench(options: argparse.Namespace) -> int:
     from flowerlib.bench.speed import run_bench
 
-    run_bench(options.data, options.out, options.repetitions)
+    run_bench(options.data, options.out, options.repetitions, options.epochs)
     return 0
 
 

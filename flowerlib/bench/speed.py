@@ -21,24 +21,19 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
-from torch.optim import SGD
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 from flowerlib.allocator import ALLOCATOR_ENVIRONMENT
+from flowerlib.bench import ways
 from flowerlib.bench.operations import time_operations
 from flowerlib.data.photos import PhotoSet, load_photos
-from flowerlib.data.threads import WORKERS
+from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
-from flowerlib.experiment import IMAGENET_MEAN, IMAGENET_STD, Experiment
+from flowerlib.experiment import Experiment
 from flowerlib.files import make_folder, write_text
-from flowerlib.training.augment import augment_reference
 from flowerlib.training.device import describe_device, make_reproducible, peak_memory, pick_device, pick_precision
 from flowerlib.training.loader import Loader
-from flowerlib.training.loop import Computation, predict, train_epoch
-from flowerlib.training.model import build_model, load_weights, standardization
+from flowerlib.training.loop import Computation, predict, score
+from flowerlib.training.model import build_model, for_evaluation, load_weights, standardization
 from flowerlib.training.resident import pick_loader
 
 WARM_UP, MEASURED = 3, 16  # batches of 32 photos; with another batch size, as many batches as make as many photos
@@ -53,24 +48,27 @@ class Case:
 
     Attributes:
         name: as in the tables.
-        way: which of `WAYS` is measured.
+        way: which of `TRAININGS` or `MEASURES` is measured.
         settings: what differs from the paper's settings.
-        copies: how often the photos are repeated, for ``epoch``.
+        copies: how often the photos are repeated for a whole epoch; 0 measures some batches instead.
+        epochs: after how many the accuracy is measured; 0 measures speed instead.
     """
 
     name: str
     way: str
     settings: dict
-    copies: int = 1
+    copies: int = 0
+    epochs: int = 0
 
 
-def run_bench(source: str, out: Path, repetitions: int = 3) -> None:
-    """Measure, print tables and write bench.csv, augment.csv and scaling.csv.
+def run_bench(source: str, out: Path, repetitions: int = 3, epochs: int = 0) -> None:
+    """Measure, print tables and write bench.csv, augment.csv and scaling.csv, and with ``epochs`` accuracy.csv.
 
     Args:
         source: the photos, as for `flowerlib.data.photos.load_photos`.
         out: gets the tables, and machine.json, which describes the machine.
         repetitions: how often each case is measured; the tables show medians.
+        epochs: if not 0, also train each way for so many epochs, from ImageNet's weights, and compare accuracies.
 
     Raises:
         UserError: the photos can't be used, or a measurement fails.
@@ -98,20 +96,26 @@ def run_bench(source: str, out: Path, repetitions: int = 3) -> None:
     scaling = _measure(_scaling(), source, 1)
     write_text(out / "scaling.csv", scaling.to_csv(index=False, lineterminator="\n"))
     print(scaling.to_string(index=False))
+    if epochs:
+        compared = [case for case in _cases() if case.way in ("course", "fastai", "fast")]
+        trained = [replace(case, epochs=epochs) for case in compared]
+        accuracy = _measure(trained, source, 1)
+        write_text(out / "accuracy.csv", accuracy.to_csv(index=False, lineterminator="\n"))
+        print(f"After {epochs} epochs:", accuracy.to_string(index=False), sep="\n")
     print(f"The tables are in {out}")
 
 
 def _cases() -> list[Case]:
     cases = [
         Case("the course's way", "course", {}),
-        Case("our reference", "reference", {"precision": "float32"}),
+        Case("our reference", "reference", {}),
         Case("our fast path", "fast", {}),
         Case("its step alone", "step", {}),
         Case("its evaluation", "evaluation", {}),
         Case("the machine's limit", "limit", {}),
     ]
     if importlib.util.find_spec("fastai"):
-        cases.insert(1, Case("fastai's vision_learner", "fastai", {}))
+        cases.insert(1, Case("fastai", "fastai", {}))
     return cases
 
 
@@ -119,7 +123,7 @@ def _scaling() -> list[Case]:
     models = [Case(name, "fast", {"model": name}) for name in ("resnet34", "efficientnet_lite0")]
     sizes = [Case(f"image size {size}", "fast", {"image_size": size}) for size in (64, 96, 160, 224)]
     batches = [Case(f"batch size {size}", "fast", {"batch_size": size}) for size in (16, 32, 64, 128)]
-    photos = [Case(f"{times} x the photos", "epoch", {"image_size": 64}, times) for times in (1, 4, 16)]
+    photos = [Case(f"{times} x the photos", "fast", {"image_size": 64}, times) for times in (1, 4, 16)]
     return models + sizes + batches + photos
 
 
@@ -128,20 +132,21 @@ def _measure(cases: list[Case], source: str, repetitions: int) -> pd.DataFrame:
     results: dict[str, list[dict]] = {case.name: [] for case in cases}
     for repetition in range(repetitions):
         for case in cases:
-            results[case.name].append(_in_a_process(case, source))
-            rate = results[case.name][-1]["images a second"]
-            print(f"  {repetition + 1} of {repetitions}: {case.name:24s} {rate:8.1f} images per second", flush=True)
+            result = _in_a_process(case, source)
+            results[case.name].append(result)
+            (what, value), *_ = result.items()
+            print(f"  {repetition + 1} of {repetitions}: {case.name:24s} {value:8.3f} {what}", flush=True)
     rows = [
         {"case": name} | {key: median(result[key] for result in measured) for key in measured[0]}
         for name, measured in results.items()
     ]
-    return pd.DataFrame(rows).round(1)
+    return pd.DataFrame(rows).round({"images a second": 1, "peak MB": 1, "training seconds": 1, "clean accuracy": 4})
 
 
 def _in_a_process(case: Case, source: str) -> dict:
     command = [sys.executable, "-m", "flowerlib.bench.speed", json.dumps(asdict(case)), source]
     # our own cases get what `flowerlib run` gives its sessions
-    environment = os.environ | (ALLOCATOR_ENVIRONMENT if case.way in OWN_WAYS else {})
+    environment = os.environ | ({} if case.way in OTHERS else ALLOCATOR_ENVIRONMENT)
     process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if process.returncode:
         # a process that was killed leaves no error message
@@ -164,8 +169,16 @@ def _evaluation_share(speed: pd.DataFrame) -> float:
 
 
 def _run_case(case: Case, source: str) -> dict:
-    experiment = Experiment(weights="none", data=source, **case.settings)
-    images, seconds = WAYS[case.way](experiment, load_photos(source), case.copies)
+    experiment = Experiment(data=source, **{"weights": "imagenet" if case.epochs else "none"} | case.settings)
+    photos = load_photos(source)
+    if case.epochs:
+        return _accuracy(TRAININGS[case.way], experiment, photos, case.epochs) | {"peak MB": peak_memory()}
+    if case.copies:
+        images, seconds = _epoch(experiment, photos, case.copies)
+    elif case.way in TRAININGS:
+        images, seconds = _training(TRAININGS[case.way], experiment, photos)
+    else:
+        images, seconds = MEASURES[case.way](experiment, photos)
     return {"images a second": images / seconds, "peak MB": peak_memory()}
 
 
@@ -186,65 +199,39 @@ def _wait_for_gpu() -> None:
         torch.cuda.synchronize()
 
 
-def _network(experiment: Experiment, classes: int) -> tuple[nn.Module, SGD, Computation]:
-    device = pick_device(experiment.device)
-    make_reproducible(device)  # as a session does
-    model = build_model(experiment.model, classes, load_weights("none", experiment.model))
-    model = model.to(device, memory_format=torch.channels_last)
-    optimizer = SGD(model.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum)
-    precision = pick_precision(experiment.precision, device)
-    return model, optimizer, Computation(device, precision, standardization(experiment.model))
+def _training(way: Callable[..., ways.Way], experiment: Experiment, photos: PhotoSet) -> tuple[int, float]:
+    _, batches, train = way(experiment, photos, np.arange(len(photos)))
+    return _timed(_endless(batches), train, experiment.batch_size)
 
 
-def _endless(batches: Callable[[int], Iterator]) -> Iterator:
-    epoch = 0
+def _endless(batches: Callable[[], Iterator]) -> Iterator:
     while True:
-        yield from batches(epoch)
-        epoch += 1
+        yield from batches()
 
 
-def _fast(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
-    return _time_training(experiment, _loader(experiment, photos))
+def _step(experiment: Experiment, photos: PhotoSet) -> tuple[int, float]:
+    _, batches, train = ways.fast(experiment, photos, np.arange(experiment.batch_size))
+    batch = next(batches())
+    return _timed(_endless(lambda: iter([batch])), train, experiment.batch_size)
 
 
-def _loader(experiment: Experiment, photos: PhotoSet) -> Loader:
-    return pick_loader(experiment, photos, pick_device(experiment.device))
-
-
-def _reference(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
+def _evaluation(experiment: Experiment, photos: PhotoSet) -> tuple[int, float]:
     device = pick_device(experiment.device)
-    return _time_training(experiment, Loader(experiment, photos, device, augment=augment_reference))
-
-
-def _time_training(experiment: Experiment, loader: Loader) -> tuple[int, float]:
-    model, optimizer, computation = _network(experiment, len(loader.photos.classes))
-    indices = np.arange(len(loader.photos))
-    batches = _endless(lambda epoch: loader.training(indices, epoch))
-    return _timed(batches, lambda some: train_epoch(model, optimizer, some, computation), experiment.batch_size)
-
-
-def _step(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
-    model, optimizer, computation = _network(experiment, len(photos.classes))
-    batch = next(_loader(experiment, photos).training(np.arange(experiment.batch_size), 0))
-    batches = _endless(lambda epoch: iter([batch]))
-    return _timed(batches, lambda some: train_epoch(model, optimizer, some, computation), experiment.batch_size)
-
-
-def _evaluation(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
-    model, _, computation = _network(experiment, len(photos.classes))
-    loader = _loader(experiment, photos)
+    model = build_model(experiment.model, len(photos.classes), load_weights("none", experiment.model))
+    network = for_evaluation(model.to(device, memory_format=torch.channels_last).eval())
+    computation = Computation(device, pick_precision(experiment.precision, device), standardization(experiment.model))
+    loader = pick_loader(experiment, photos, device)
     indices = np.arange(MEASURED // 2 * experiment.batch_size) % len(photos)
 
-    def both(epoch: int) -> Iterator:
+    def both() -> Iterator:
         yield from loader.clean(indices)
-        yield from loader.augmented(indices, epoch)
+        yield from loader.augmented(indices, 0)
 
-    return _timed(_endless(both), lambda some: predict(model, some, computation), experiment.batch_size)
+    return _timed(_endless(both), lambda some: predict(network, some, computation), experiment.batch_size)
 
 
 def _epoch(experiment: Experiment, photos: PhotoSet, copies: int) -> tuple[int, float]:
     """A whole epoch on copies of an eighth of the photos: how memory and time grow with their number."""
-    model, optimizer, computation = _network(experiment, len(photos.classes))
     some = np.arange(0, len(photos), 8)
     many = replace(
         photos,
@@ -256,82 +243,29 @@ def _epoch(experiment: Experiment, photos: PhotoSet, copies: int) -> tuple[int, 
             starts=np.tile(photos.pixels.starts[some], copies),
         ),
     )
-    loader = _loader(experiment, many)
+    _, batches, train = ways.fast(experiment, many, np.arange(len(many)))
     begun = perf_counter()
-    train_epoch(model, optimizer, loader.training(np.arange(len(many)), 0), computation)
+    train(batches())
     return len(many), perf_counter() - begun
 
 
-def _course(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
-    """The usual template: ImageFolder, Pillow's transforms, worker processes, float32."""
-    transform = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(experiment.image_size),
-            transforms.RandomHorizontalFlip(experiment.flip),
-            transforms.RandomRotation(experiment.rotation),
-            transforms.ColorJitter(
-                experiment.brightness, experiment.contrast, experiment.saturation, experiment.hue
-            ),
-            transforms.RandomAffine(0, translate=(experiment.translation, experiment.translation)),
-            transforms.ToTensor(),
-            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
-    )  # fmt: skip
-    data = ImageFolder(str(photos.root), transform)
-    batches = torch.utils.data.DataLoader(
-        data, experiment.batch_size, shuffle=True, num_workers=WORKERS, drop_last=True
-    )
+def _accuracy(way: Callable[..., ways.Way], experiment: Experiment, photos: PhotoSet, epochs: int) -> dict:
+    """Clean accuracy on the validation photos after some epochs on the training photos, by one way."""
+    parts = split_photos(photos, experiment)
+    model, batches, train = way(experiment, photos, parts.train)
+    begun = perf_counter()
+    for _ in range(epochs):
+        train(batches())
+    _wait_for_gpu()
+    seconds = perf_counter() - begun
     device = pick_device(experiment.device)
-    model = build_model(experiment.model, len(photos.classes), load_weights("none", experiment.model)).to(device)
-    optimizer = SGD(model.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum)
-
-    def step(some: Iterator) -> None:
-        model.train()
-        running_loss, correct = 0.0, 0
-        for images, labels in some:
-            images, labels = images.to(device), labels.to(device)
-            optimizer.zero_grad()
-            logits = model(images)
-            loss = cross_entropy(logits, labels)
-            loss.backward()
-            optimizer.step()
-            running_loss += loss.item() * len(images)
-            correct += (logits.argmax(1) == labels).sum().item()
-
-    return _timed(_endless(lambda epoch: iter(batches)), step, experiment.batch_size)
+    computation = Computation(device, "float32", standardization(experiment.model))
+    clean = Loader(experiment, photos, device).clean(parts.validation)
+    _, accuracy = score(*predict(for_evaluation(model), clean, computation))
+    return {"clean accuracy": accuracy, "training seconds": seconds}
 
 
-def _fastai(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[int, float]:
-    """What a user might take instead: fastai's vision_learner, with its own augmentation at this size."""
-    from fastai.vision import all as fastai
-
-    data = fastai.ImageDataLoaders.from_folder(
-        photos.root,
-        valid_pct=0.2,
-        seed=experiment.seed,
-        bs=experiment.batch_size,
-        num_workers=WORKERS,
-        item_tfms=fastai.RandomResizedCrop(experiment.image_size),
-        batch_tfms=[*fastai.aug_transforms(), fastai.Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD)],
-    )
-    learner = fastai.vision_learner(
-        data, getattr(fastai, experiment.model), pretrained=False, metrics=fastai.accuracy
-    )
-    learner.unfreeze()
-
-    def step(some: Iterator) -> None:
-        learner.model.train()
-        learner.create_opt()
-        for images, labels in some:
-            loss = learner.loss_func(learner.model(images), labels)
-            loss.backward()
-            learner.opt.step()
-            learner.opt.zero_grad()
-
-    return _timed(_endless(lambda epoch: iter(data.train)), step, experiment.batch_size)
-
-
-def _limit(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[float, float]:
+def _limit(experiment: Experiment, photos: PhotoSet) -> tuple[float, float]:
     """The network's operations at the speed of one large matrix product, the fastest the machine can do."""
     device = pick_device(experiment.device)
     dtype = torch.bfloat16 if pick_precision(experiment.precision, device) == "bfloat16" else torch.float32
@@ -345,17 +279,9 @@ def _limit(experiment: Experiment, photos: PhotoSet, _: int) -> tuple[float, flo
     return 2 * side**3 / RESNET18_FLOP, median(seconds[1:])
 
 
-WAYS = {
-    "course": _course,
-    "reference": _reference,
-    "fast": _fast,
-    "step": _step,
-    "evaluation": _evaluation,
-    "epoch": _epoch,
-    "limit": _limit,
-    "fastai": _fastai,
-}
-OWN_WAYS = ("reference", "fast", "step", "evaluation", "epoch")
+TRAININGS = {"course": ways.course, "fastai": ways.fastai, "reference": ways.reference, "fast": ways.fast}
+MEASURES = {"step": _step, "evaluation": _evaluation, "limit": _limit}
+OTHERS = ("course", "fastai", "limit")
 
 if __name__ == "__main__":
     print(json.dumps(_run_case(Case(**json.loads(sys.argv[1])), sys.argv[2])))

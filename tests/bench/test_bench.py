@@ -3,22 +3,49 @@ import subprocess
 
 import pandas as pd
 import pytest
+import torch
 
 from flowerlib.allocator import ALLOCATOR_ENVIRONMENT
 from flowerlib.bench import speed as bench
 from flowerlib.data.photos import load_photos
+from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 
+SMALL = {"image_size": 40, "batch_size": 8, "device": "cpu", "weights": "none"}
 
-@pytest.mark.parametrize("way", ["course", "reference", "fast", "step", "evaluation", "epoch"])
+
+@pytest.mark.parametrize("way", ["course", "reference", "fast", "step", "evaluation", "fastai"])
 def test_each_way_is_measured(photo_folder, monkeypatch, way):
+    if way == "fastai":
+        pytest.importorskip("fastai")
     monkeypatch.setattr(bench, "WARM_UP", 1)
     monkeypatch.setattr(bench, "MEASURED", 2)
-    experiment = Experiment(weights="none", image_size=40, batch_size=8, device="cpu")
-    images, seconds = bench.WAYS[way](experiment, load_photos(str(photo_folder)), 2)
-    assert images == (6 if way == "epoch" else 64)
+    assert bench._run_case(bench.Case(way, way, SMALL), str(photo_folder))["images a second"] > 0
+
+
+def test_a_whole_epoch_is_of_copies_of_an_eighth_of_the_photos(photo_folder):
+    images, seconds = bench._epoch(Experiment(**SMALL), load_photos(str(photo_folder)), 2)
+    assert images == 6
     assert seconds > 0
+
+
+def test_the_ways_start_from_the_same_network_and_learn_from_the_training_photos_alone(photo_folder, monkeypatch):
+    experiment, photos = Experiment(**SMALL), load_photos(str(photo_folder))
+    parts = split_photos(photos, experiment)
+    models = {}
+    for name in ("course", "reference", "fast"):
+        model, batches, _ = bench.TRAININGS[name](experiment, photos, parts.train)
+        models[name] = model.state_dict()["conv1.weight"]
+        labels = torch.cat([labels for _, labels in batches()])
+        whole = len(parts.train) // 8 * 8 if name == "course" else len(parts.train)  # it drops a last, smaller batch
+        assert len(labels) == whole
+    assert torch.equal(models["course"], models["reference"])
+    assert torch.equal(models["course"], models["fast"])
+    case = bench.Case("our fast path", "fast", SMALL, epochs=1)
+    measured = bench._run_case(case, str(photo_folder))
+    assert 0 <= measured["clean accuracy"] <= 1
+    assert measured["training seconds"] > 0
 
 
 def test_the_tables_hold_medians_and_ratios_of_one_run(photo_folder, tmp_path, monkeypatch, capsys):
@@ -31,7 +58,7 @@ def test_the_tables_hold_medians_and_ratios_of_one_run(photo_folder, tmp_path, m
         return {"images a second": rates.get(case.way, [1, 1, 1])[min(turn, 2)], "peak MB": 100.0 + turn}
 
     monkeypatch.setattr(bench, "_in_a_process", measured)
-    bench.run_bench(str(photo_folder), tmp_path / "out", repetitions=3)
+    bench.run_bench(str(photo_folder), tmp_path / "out", repetitions=3, epochs=2)
     turn = [case.way for case in bench._cases()]
     assert calls[: 3 * len(turn)] == 3 * turn  # one of each in each turn
 
@@ -43,6 +70,8 @@ def test_the_tables_hold_medians_and_ratios_of_one_run(photo_folder, tmp_path, m
     # 1,140 photos at 144 a second beside 2,278 at 36
     assert f"{7.9167 / (7.9167 + 63.2778):.1%} of an epoch" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "out" / "scaling.csv")) == 13
+    accuracy = pd.read_csv(tmp_path / "out" / "accuracy.csv")
+    assert {"the course's way", "our fast path"} <= set(accuracy["case"])
     operations = pd.read_csv(tmp_path / "out" / "augment.csv").set_index("operation")
     assert (operations[["Pillow", "flowerlib"]] > 0).all(axis=None)
     assert {"type", "name", "threads", "torch", "photos"} <= set(
