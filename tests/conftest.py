@@ -14,7 +14,7 @@ OUTSIDE = {name: os.environ.get(name) for name in ("FLOWERLIB_DATA", "FLOWERLIB_
 settings.register_profile("default", max_examples=400, deadline=None, derandomize=True)  # the same cases on every run
 settings.load_profile("default")
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist ignores it, for all that the tests start too
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts them with & would have it ignored
 
 CLASSES = ("aster", "broom", "clover")
 PHOTOS_PER_CLASS = 8

@@ -70,12 +70,15 @@ def test_two_reports_into_one_folder_don_t_mix(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 def test_predict_begins_anew_once_with_the_allocators_settings(monkeypatch, capsys):
-    begun = []
+    begun, words = [], ["-P", "flowerlib", "predict", "nowhere.pt", "nowhere.jpg"]
     monkeypatch.setattr(os, "execve", lambda *given: begun.append(given))
-    monkeypatch.setattr(sys, "argv", ["flowerlib", "predict", "nowhere.pt", "nowhere.jpg"])
+    monkeypatch.setattr(sys, "orig_argv", ["python3", *words])
+    monkeypatch.setattr(sys, "argv", words[1:])
+    for name in ALLOCATOR_ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
     assert cli.main() == 1  # here it goes on, as nothing has taken its place
     ((_, command, environment),) = begun
-    assert command == [sys.executable, "-m", "flowerlib", "predict", "nowhere.pt", "nowhere.jpg"]
+    assert command == [sys.executable, *words]
     for name, value in ALLOCATOR_ENVIRONMENT.items():
         monkeypatch.setenv(name, environment[name])
         assert environment[name] == value

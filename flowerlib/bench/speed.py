@@ -30,7 +30,7 @@ from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.files import make_folder, write_text
-from flowerlib.training.device import describe_device, make_reproducible, peak_memory, pick_device, pick_precision
+from flowerlib.training.device import describe_device, peak_memory, pick_device, pick_precision
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, predict, score
 from flowerlib.training.model import build_model, for_evaluation, load_weights, standardization
@@ -76,8 +76,7 @@ def run_bench(source: str, out: Path, repetitions: int = 3, epochs: int = 0) -> 
     make_folder(out)
     photos = load_photos(source)
     device = pick_device("auto")
-    make_reproducible(device)  # as a session does; what others measure is left as PyTorch sets it, with TF32 on a GPU
-    machine = describe_device(device).model_dump() | {
+    machine = describe_device(device).model_dump(exclude={"deterministic"}) | {
         "torch": torch.__version__,
         "photos": f"{photos.name}: {len(photos):,}",
     }

@@ -42,17 +42,20 @@ class Way(NamedTuple):
 
 def fast(experiment: Experiment, photos: PhotoSet, indices: np.ndarray) -> Way:
     """What a session uses."""
-    return _ours(experiment, pick_loader(experiment, photos, pick_device(experiment.device)), indices)
+    device = pick_device(experiment.device)
+    make_reproducible(device)
+    return _ours(experiment, pick_loader(experiment, photos, device), indices)
 
 
 def reference(experiment: Experiment, photos: PhotoSet, indices: np.ndarray) -> Way:
     """Our loop, with augmentation in Pillow, in float32."""
-    loader = Loader(experiment, photos, pick_device(experiment.device), augment=augment_reference)
+    device = pick_device(experiment.device)
+    make_reproducible(device)
+    loader = Loader(experiment, photos, device, augment=augment_reference)
     return _ours(experiment.model_copy(update={"precision": "float32"}), loader, indices)
 
 
 def _ours(experiment: Experiment, loader: Loader, indices: np.ndarray) -> Way:
-    make_reproducible(loader.device)
     model = _network(experiment, loader.photos).to(loader.device, memory_format=torch.channels_last)
     optimizer = SGD(model.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum)
     precision = pick_precision(experiment.precision, loader.device)

@@ -42,7 +42,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def make_reproducible(device: torch.device) -> None:
-    """Let a GPU compute the same from the same, and float32 in float32, for the rest of this process.
+    """Let a GPU compute the same from the same, and float32 in float32, not TF32, for the rest of this process.
 
     On the CPU, PyTorch does so anyway as long as the number of threads is the same. An operation that has no
     deterministic algorithm warns. CUDA's libraries read the workspace's size when they start.
@@ -50,8 +50,8 @@ def make_reproducible(device: torch.device) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # against reading it, which nothing here does
-        torch.backends.cudnn.allow_tf32 = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def describe_device(device: torch.device) -> Device:

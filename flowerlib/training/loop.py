@@ -101,12 +101,15 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
             leftover.unlink()
         try:
             return _train_and_evaluate(experiment, photos, run_dir)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                "The GPU's memory is too small for these settings, or other programs use it. Close those, or begin "
-                "again with a smaller batch_size or image_size, or with device=cpu: with --force, or as another "
-                "session. The same command resumes."
-            ) from error
+        except RuntimeError as error:  # PyTorch's allocator has a kind of its own; CUDA, on a card that is full, not
+            if "out of memory" not in str(error):
+                raise
+        # not within the except clause: the error holds the tensors, and a notebook keeps an error's causes
+        raise UserError(
+            "The GPU's memory is too small for these settings, or other programs use it. Close those, or begin again "
+            "with a smaller batch_size or image_size, or with device=cpu: with --force, or as another session. The "
+            "same command resumes."
+        )
 
 
 def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) -> Run:

@@ -9,7 +9,7 @@ from made_up import PHOTOS, changed, make_run, with_right
 from flowerlib.data.photos import paper_fingerprint
 from flowerlib.files import REPORT
 from flowerlib.grouping import Session
-from flowerlib.report import inputs, results
+from flowerlib.report import material, results
 from flowerlib.runs import CalibrationInfo, HeldOutInfo
 
 
@@ -117,10 +117,10 @@ def test_the_numbers_of_one_networks_predictions(three):
 
 
 def test_the_paper_is_judged_on_its_photos_only(three):
-    assert inputs.is_paper(three)
-    assert not inputs.is_paper([session(learning_rate=0.1, model="resnet50")])
+    assert material.is_paper(three)
+    assert not material.is_paper([session(learning_rate=0.1, model="resnet50")])
     others = [session(photos="others")]
-    assert not inputs.is_paper(others)
+    assert not material.is_paper(others)
     assert results.published_of(others[0], others) is None
-    assert inputs.is_reference(REPORT / "results" / "paper")
-    assert not inputs.is_reference(REPORT / "results")
+    assert material.is_reference(REPORT / "results" / "paper")
+    assert not material.is_reference(REPORT / "results")

@@ -1,5 +1,7 @@
 """What only a GPU can show. Run these alone with `pytest -m cuda`."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.runs import read_run
+from flowerlib.training import resident
 from flowerlib.training.device import make_reproducible
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, train_and_evaluate, train_epoch
@@ -23,15 +26,20 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 TINY = Experiment(weights="none", image_size=48, batch_size=5, epochs=3, lr_step=1, repeats=2, device="cuda")
 
 
+@pytest.fixture(autouse=True)
+def _as_in_a_session():
+    make_reproducible(GPU)
+
+
 def test_the_views_are_those_of_the_cpu(photo_folder):
     photos = load_photos(str(photo_folder))
     assert isinstance(pick_loader(TINY, photos, GPU), ResidentLoader)
-    # the same arithmetic, on both
     assert mean_difference(ResidentLoader(TINY, photos, GPU), ResidentLoader(TINY, photos, CPU)) < 0.01
 
 
 @pytest.mark.parametrize("kind", [Loader, ResidentLoader])
-def test_the_host_never_waits_inside_an_epoch(photo_folder, kind):
+def test_the_host_never_waits_inside_an_epoch(photo_folder, monkeypatch, kind):
+    monkeypatch.setattr(resident, "PHOTOS_PER_LAUNCH", TINY.batch_size)  # a launch a batch
     photos = load_photos(str(photo_folder))
     loader = kind(TINY, photos, GPU)
     model = build_model(TINY.model, 3, load_weights("none", TINY.model)).to(GPU, memory_format=torch.channels_last)
@@ -46,7 +54,10 @@ def test_the_host_never_waits_inside_an_epoch(photo_folder, kind):
             yield batch
         torch.cuda.set_sync_debug_mode("default")  # the pass ends by asking for its loss
 
-    train_epoch(model, optimizer, watched(), computation)
+    try:
+        train_epoch(model, optimizer, watched(), computation)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     assert len(seen) == 5
 
 
@@ -67,7 +78,7 @@ def test_two_runs_and_a_resumed_one_are_equal_bit_for_bit(photo_folder, tmp_path
 
 
 def test_too_little_memory_is_said_with_the_settings_to_lower(photo_folder, tmp_path):
-    make_reproducible(GPU)
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-4)
     try:

@@ -23,6 +23,7 @@ from flowerlib.training.resident import (
     augment_batch,
     crop_batch,
     fits,
+    mean_difference,
     pack,
     pick_loader,
 )
@@ -260,7 +261,7 @@ def test_one_large_photo_neither_keeps_the_others_off_a_gpu_nor_is_padded_to(pho
     assert fits(Experiment(**SETTINGS), dataclasses.replace(photos, pixels=large), torch.device("cuda"))
     sizes = np.array([[300, 300]] * 100 + [[800, 9000]] + [[300, 300]] * 27)
     draws = [dataclasses.replace(CENTRE, crop=(0, 0, *size)) for size in sizes.tolist()]
-    launches = list(resident._launches(pack(draws, np.zeros(128, np.int64), sizes, 48)))
+    launches = list(resident._launches(pack(draws, np.zeros(128, np.int64), sizes, 48), 48))
     assert sum(len(views.windows) for views in launches) == 128
     assert all(
         len(views.windows) * views.windows.max(axis=0).prod() <= resident.PIXELS_PER_LAUNCH for views in launches
@@ -271,6 +272,10 @@ def test_one_large_photo_neither_keeps_the_others_off_a_gpu_nor_is_padded_to(pho
 def test_a_device_that_computes_other_views_is_said_and_not_used(photo_folder, monkeypatch, capsys):
     photos, experiment = load_photos(str(photo_folder)), Experiment(**SETTINGS)
     monkeypatch.setattr(resident, "fits", lambda *_: True)
-    monkeypatch.setattr(resident, "_hue_shifted", lambda images, hues: images.roll(1, dims=-1))
+    right = ResidentLoader(experiment, photos, CPU)
+    wrong = ResidentLoader(experiment.model_copy(update={"hue": 0.0}), photos, CPU)
+    assert mean_difference(right, right) == 0
+    difference = mean_difference(wrong, right)
+    monkeypatch.setattr(resident, "mean_difference", lambda *_: difference)
     assert type(pick_loader(experiment, photos, CPU)) is Loader
-    assert "grey levels" in capsys.readouterr().out
+    assert f"by {difference:.1f} grey levels" in capsys.readouterr().out
