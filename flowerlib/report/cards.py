@@ -12,7 +12,7 @@ from flowerlib.data.photos import SYNTHETIC
 from flowerlib.experiment import Experiment
 from flowerlib.grouping import Session
 from flowerlib.report.display import escaped
-from flowerlib.report.phrases import decimal, in_words, label, listing, network, start, whole
+from flowerlib.report.phrases import IMAGENET_WEIGHTS, decimal, in_words, label, listing, network, start, whole
 from flowerlib.report.results import all_runs, is_of_papers_photos
 from flowerlib.runs import Computed
 
@@ -40,13 +40,21 @@ def mark(sessions: Sequence[Session]) -> str:
 
 def other_weights(sessions: Sequence[Session]) -> str:
     """What networks start from that is not ImageNet's, with their sessions' names if not all do; else empty."""
-    starts: dict[str, list[str]] = {}
-    for session in sessions:
-        starts.setdefault(start(session.info), []).append(label(session, sessions))
-    others = {text: names for text, names in starts.items() if text != "ImageNet weights"}
-    if len(starts) == 1:
-        return next(iter(others), "")
-    return "; ".join(f"{text} ({listing(names)})" for text, names in others.items())
+    return "; ".join(_starts([each for each in sessions if start(each.info) != IMAGENET_WEIGHTS], sessions))
+
+
+def starts(sessions: Sequence[Session]) -> str:
+    """What the networks start from, with their sessions' names where they differ in it."""
+    return listing(_starts(sessions, sessions))
+
+
+def _starts(some: Sequence[Session], sessions: Sequence[Session]) -> list[str]:
+    named: dict[str, list[str]] = {}
+    for session in some:
+        named.setdefault(start(session.info), []).append(label(session, sessions))
+    if len({start(each.info) for each in sessions}) == 1:
+        return list(named)
+    return [f"{text} ({listing(names)})" for text, names in named.items()]
 
 
 def changed_settings(session: Session) -> str:
@@ -96,14 +104,15 @@ def classes_in_words(session: Session) -> str:
     return f"from {whole(min(counts.values()))} to {whole(max(counts.values()))} in a class"
 
 
-def data_card(session: Session, pairs: pd.Series | None) -> pd.DataFrame:
+def data_card(sessions: Sequence[Session], pairs: pd.Series | None) -> pd.DataFrame:
     """The photos: columns ``Item`` and ``Value``; ``pairs`` as in `flowerlib.report.results.pair_counts`."""
+    session = sessions[0]
     info = session.info
-    papers = is_of_papers_photos([session])
+    papers = is_of_papers_photos(sessions)
     rows = {
         "Origin": "the course report's data set" if papers else info.dataset.name,
         "Photos": f"{whole(info.dataset.photos)}: {classes_in_words(session)}",
-        "Initial weights": other_weights([session]) or "ImageNet weights",
+        "Initial weights": starts(sessions),
         "Left out": whole(len(info.dataset.skipped)),
         "Split": f"{split_in_words(session)}: {split_sides(session)}",
         "Fingerprint": f"{info.dataset.fingerprint[:12]}, split {info.split.fingerprint[:12]}",

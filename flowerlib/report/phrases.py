@@ -14,6 +14,7 @@ from flowerlib.runs import RunInfo
 
 MISSING = "–"
 MINUS = "−"
+IMAGENET_WEIGHTS = "ImageNet weights"
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NETWORKS = {"resnet": "ResNet-", "efficientnet_lite": "EfficientNet-Lite", "densenet": "DenseNet-", "vgg": "VGG-"}
@@ -109,7 +110,7 @@ def start(info: RunInfo) -> str:
     """What a network starts from."""
     weights = info.weights
     if weights.source == "imagenet":
-        return "ImageNet weights"
+        return IMAGENET_WEIGHTS
     if weights.source == "none":
         return "random weights"
     return (

@@ -49,6 +49,9 @@ def test_where_sessions_start_differently_they_are_named():
     mixed = [session("imagenet"), session("none", name="random-start", batch_size=64)]
     for order in (mixed, mixed[::-1]):
         assert cards.other_weights(order) == "random weights (ResNet-18 (batch size 64))"
+    others = "ImageNet weights (ResNet-18 (batch size 32)) and random weights (ResNet-18 (batch size 64))"
+    assert cards.starts(mixed) == others
+    assert cards.starts(mixed[:1]) == "ImageNet weights"
 
 
 @pytest.mark.parametrize(
