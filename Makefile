@@ -43,7 +43,7 @@ env: .venv/ready ## make the Python environment in .venv, again when its require
 	$(PIP) -c requirements.lock -e '.[test]'
 	@touch $@
 
-demo: env ## the three sessions and the PDF on embedded pictures, in under 5 minutes
+demo: env ## the three sessions and the PDF on synthetic images, in about three minutes
 	$(RUN) run $(DEMO)
 	$(RUN) report --runs runs/synthetic --out report/build/demo
 

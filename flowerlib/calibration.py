@@ -49,9 +49,9 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
+def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
     """The expected calibration error: the mean over photos of |accuracy - mean confidence| in a photo's bin."""
-    gaps = np.bincount(bin_of(confidence, bins), weights=confidence - correct)
+    gaps = np.bincount(bin_of(confidence, BINS), weights=confidence - correct)
     return float(np.abs(gaps).sum() / len(confidence))
 
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         _require_checkout()
-        if options.verb is _predict and arguments is None:  # folders get a fifth more answers a second
+        if options.verb is _predict and arguments is None:  # for the speed: docs/speed.md
             restart_with_allocator()
         status = options.verb(options)
         sys.stdout.flush()
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--repetitions", type=int, default=3, metavar="N", help="default: %(default)s")
     bench.add_argument("--epochs", type=int, default=0, metavar="N",
                        help="also compare the ways' accuracy after N epochs from ImageNet's weights")  # fmt: skip
-    bench.set_defaults(verb=_bench, interrupted="Nothing was measured.")
+    bench.set_defaults(verb=_bench, interrupted="The tables that were complete are written.")
 
     export = verbs.add_parser("export", help="write a session's best.pt as an ONNX file")
     export.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT", help="runs/<dataset>/<session>/best.pt")

@@ -36,12 +36,12 @@ def class_sheet(photos: PhotoSet, name: str, count: int = 16) -> Figure:
     return figure
 
 
-def views_figure(experiment: Experiment, photos: PhotoSet, index: int, count: int = 8) -> Figure:
-    """A photo beside its augmented views in the first epochs."""
+def views_figure(experiment: Experiment, photos: PhotoSet, index: int) -> Figure:
+    """A photo beside its augmented views in the first eight epochs."""
     loader = Loader(experiment, photos)
-    views = [loader.views(np.array([index]), epoch)[0] for epoch in range(count)]
-    titles = ["the photo", *(f"epoch {epoch}" for epoch in range(count))]
-    return contact_sheet([*whole(photos, [index]), *views], titles, columns=count + 1)
+    views = [loader.views(np.array([index]), epoch)[0] for epoch in range(8)]
+    titles = ["the photo", *(f"epoch {epoch}" for epoch in range(len(views)))]
+    return contact_sheet([*whole(photos, [index]), *views], titles, columns=len(titles))
 
 
 def operations_figure(experiment: Experiment, photos: PhotoSet, index: int) -> Figure:

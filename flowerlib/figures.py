@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence, Set
-from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +16,6 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from flowerlib.grouping import Session
 from flowerlib.runs import Run
 
 # Okabe and Ito's colours, told apart by the colour-blind; dashes and markers tell them apart in grey print
@@ -82,74 +80,24 @@ def in_lines(text: str, width: float) -> str:
     return "\n".join(textwrap.wrap(text, int(width * PER_INCH))).replace("$", r"\$")
 
 
-def plot_epochs(
-    curves: Mapping[str, pd.Series],
-    quantity: str,
-    *,
-    spreads: Mapping[str, pd.Series] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Plot curves over the epochs.
-
-    Args:
-        curves: values indexed by epoch, by label.
-        quantity: ``loss`` or ``acc``: what the values are.
-        spreads: half the width of a band around some of the curves, by label.
-        ax: where to draw; a new one if None.
-    """
+def plot_run(run: Run, quantity: str, *, ax: Axes | None = None) -> Axes:
+    """Plot a run's training curve and both validation curves; ``quantity`` is ``loss`` or ``acc``."""
     ax = plt.subplots()[1] if ax is None else ax
-    for label, values in curves.items():
-        (line,) = ax.plot(values.index, values, label=label)
-        if spreads is not None and label in spreads:
-            low, high = values - spreads[label], values + spreads[label]
-            ax.fill_between(values.index, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    for key, name in _PASSES.items():
+        ax.plot(run.metrics["epoch"], run.metrics[f"{key}_{quantity}"], label=name)
     ax.set(xlabel="Epoch", ylabel=_QUANTITIES[quantity])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
     return ax
 
 
-def plot_run(session: Run | Session, quantity: str, *, ax: Axes | None = None) -> Axes:
-    """Plot a session's training curve and both validation curves; ``quantity`` is ``loss`` or ``acc``.
-
-    Several seeds give their mean, in a band of one standard deviation to either side.
-    """
-    columns = {name: f"{key}_{quantity}" for key, name in _PASSES.items()}
-    curves, spreads = ({name: table[column] for name, column in columns.items()} for table in _by_epoch(session))
-    return plot_epochs(curves, quantity, spreads=spreads, ax=ax)
-
-
-def plot_runs(sessions: Sequence[Run | Session], column: str, *, ax: Axes | None = None) -> Axes:
-    """Plot one column of metrics.csv (``val_aug_acc``, say) for several sessions, as `plot_run` does."""
-    tables = {session.name: _by_epoch(session) for session in sessions}
-    curves, spreads = ({name: pair[which][column] for name, pair in tables.items()} for which in (0, 1))
-    return plot_epochs(curves, column.rsplit("_", 1)[1], spreads=spreads, ax=ax)
-
-
-def _by_epoch(session: Run | Session) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means and standard deviations over the seeds; these are 0 of one seed, a band that can't be seen."""
-    metrics = session.metrics.set_index("epoch")
-    return metrics, metrics * 0 if session.spread is None else session.spread.set_index("epoch")
-
-
-def session_figure(session: Run | Session, first: Run | Session | None = None) -> Figure:
-    """Loss (left) and accuracy (right) of one session.
-
-    Args:
-        session: the session.
-        first: a session to compare it with, in a second row: both under augmented validation, the paper's.
-    """
-    rows = [partial(plot_run, session)]
-    if first is not None:
-        rows.append(lambda quantity, ax: plot_runs([first, session], f"val_aug_{quantity}", ax=ax))
-    figure = plt.figure(figsize=(WIDTH, 2.5 * len(rows)))
-    for part, plot in zip(figure.subfigures(len(rows), squeeze=False).flat, rows, strict=True):
-        for quantity, ax in zip(_QUANTITIES, part.subplots(ncols=2), strict=True):
-            plot(quantity, ax=ax).get_legend().remove()
-        # one legend for both, where it covers no curve
-        handles, labels = ax.get_legend_handles_labels()
-        labels = [in_lines(label, 0.8 * WIDTH / len(labels)) for label in labels]  # the rest is lines and gaps
-        part.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+def session_figure(run: Run) -> Figure:
+    """Loss (left) and accuracy (right) of one run."""
+    figure, axes = plt.subplots(ncols=2, figsize=(WIDTH, 2.5), layout="constrained")
+    for quantity, ax in zip(_QUANTITIES, axes, strict=True):
+        plot_run(run, quantity, ax=ax).get_legend().remove()
+    # one legend for both, where it covers no curve
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(_PASSES))
     return figure
 
 

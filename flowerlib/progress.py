@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from tqdm import tqdm
 from tqdm.auto import tqdm as notebook_tqdm
 
-# Set by `python -m flowerlib run` for the notebook's kernel, whose own output is no terminal: "terminal" asks
+# Set by `flowerlib run` for the notebook's kernel, whose own output is no terminal: "terminal" asks
 # for a bar of text, which the command line passes on to its terminal; "none" for no bar.
 PROGRESS_VARIABLE = "FLOWERLIB_PROGRESS"
 

@@ -263,11 +263,6 @@ class Run:
         """The classes, alphabetically: the order of the network's outputs."""
         return list(self.predictions.columns[2:])
 
-    @property
-    def spread(self) -> None:
-        """Of one run there is none; see `flowerlib.grouping.Session`."""
-        return None
-
 
 def write_metrics(path: Path, history: Sequence[EpochMetrics]) -> None:
     """Write metrics.csv; floats keep all their digits, so that reading gives back the same numbers."""
@@ -356,7 +351,7 @@ def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:
     folders = [path.parent for path in folder.glob("[!.]*/run.json")]
     runs = [read_run(path) for path in folders if is_finished(path)]
     if not runs:
-        raise UserError(f"There is no finished session in {folder}. Run them first: python -m flowerlib run")
+        raise UserError(f"There is no finished session in {folder}. Run them first: .venv/bin/flowerlib run")
     place = {name: number for number, name in enumerate(order)}
 
     def position(run: Run) -> tuple[int, int, str]:

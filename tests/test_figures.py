@@ -43,17 +43,9 @@ def test_a_runs_curves_are_its_columns(quantity):
     }
 
 
-def test_runs_are_compared_by_name_also_at_different_lengths():
-    runs = [make_run("a"), make_run("bb", epochs=5)]
-    drawn = lines(figures.plot_runs(runs, "val_acc"))
-    assert drawn == {run.name: run.metrics["val_acc"].tolist() for run in runs}
-
-
-def test_a_later_session_is_drawn_alone_and_beside_the_first():
-    first, later = make_run("a"), make_run("bb")
-    assert len(figures.session_figure(first).axes) == 2
-    axes = figures.session_figure(later, first).axes
-    assert [set(lines(ax)) for ax in axes[2:]] == [{"a", "bb"}] * 2
+def test_a_sessions_figure_has_loss_and_accuracy():
+    loss, accuracy = figures.session_figure(make_run("a")).axes
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("Cross-entropy (nats)", "Top-1 accuracy")
 
 
 def test_curves_differ_in_more_than_colour():
@@ -83,22 +75,6 @@ def assert_nothing_leaves_the_page(figure):
     assert drawn.y0 >= -slack
     assert drawn.x1 <= width + slack
     assert drawn.y1 <= height + slack
-
-
-# ---- bands
-
-
-def test_a_band_reaches_as_far_as_the_spread_where_there_is_one():
-    means = pd.DataFrame({"a": [0.5, 0.7, 0.8], "b": [0.4, 0.5, 0.6]})
-    (band,) = figures.plot_epochs(means, "acc", spreads={"a": pd.Series([0.1, 0.05, 0.0])}).collections
-    corners = {(epoch, round(value, 6)) for epoch, value in band.get_paths()[0].vertices}
-    assert corners == {(0, 0.4), (0, 0.6), (1, 0.65), (1, 0.75), (2, 0.8)}
-    assert not figures.plot_epochs(means, "acc").collections
-
-
-def test_a_band_has_its_curves_colour():
-    ax = figures.plot_epochs({"a": pd.Series([0.5, 0.7])}, "acc", spreads={"a": pd.Series([0.1, 0.1])})
-    assert matplotlib.colors.same_color(ax.collections[0].get_facecolor()[0][:3], ax.get_lines()[0].get_color())
 
 
 # ---- reliability
@@ -138,4 +114,18 @@ def test_counts_do_not_run_into_each_other(times):
     assert not any(left.overlaps(right) for left, right in pairwise(boxes))
 
 
-# ---- noise
+# ---- classes
+
+
+def test_many_classes_give_a_figure_of_bounded_size():
+    names = [f"class {number}" for number in range(300)]
+    figure = figures.confusion_figure(pd.DataFrame(np.eye(300, dtype=int), names, names))
+    assert max(figure.get_size_inches()) < 12
+    assert not figure.axes[0].texts
+
+
+def test_a_font_that_has_a_name_is_used_beside_the_usual_one():
+    figures.use_report_style(["Schön", "שלום"])
+    assert plt.rcParams["font.family"] == [figures.USUAL_FONT, "DejaVu Sans"]
+    figures.use_report_style()
+    assert plt.rcParams["font.family"] == [figures.USUAL_FONT]

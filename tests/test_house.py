@@ -40,6 +40,22 @@ def test_reading_runs_and_reporting_them_import_no_pytorch():
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
+def test_the_tests_that_the_docs_name_exist():
+    tests = "\n".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
+    named = 0
+    for line in (PROJECT / "docs/faults.md").read_text().splitlines():
+        last = line.rstrip(" |").rpartition("| ")[2] if line.startswith("| ") else ""
+        for name in re.findall(r"`([^`]+)`", last):
+            file, _, test = name.rpartition(": ")
+            if not test.startswith("test_") and "/" not in test:
+                named += 1
+                assert re.search(rf"def test_\w*{re.escape(test.rstrip('…'))}", tests), name
+            for each in {file, test if not file else ""} - {""}:
+                if each.startswith("test_") or "/" in each:
+                    assert (PROJECT / "tests" / f"{each}.py").exists(), name
+    assert named > 30
+
+
 @pytest.fixture(scope="module")
 def make_targets():
     listed = subprocess.check_output(["make", "--no-print-directory"], cwd=PROJECT, text=True)

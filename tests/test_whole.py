@@ -345,7 +345,7 @@ def test_an_unwritable_folder_of_runs(photo_folder, tmp_path, capsys):
 
 def test_a_report_without_sessions(tmp_path, capsys):
     assert main(["report", "--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert "python -m flowerlib run" in capsys.readouterr().err
+    assert ".venv/bin/flowerlib run" in capsys.readouterr().err
 
 
 def test_a_session_of_the_real_photos(flowers_folder, weights_folder, tmp_path, monkeypatch):

@@ -24,9 +24,8 @@ MIN_COARSE_CORRELATION = 0.65
 
 # Comparisons in detail. Two cores make about 1,000 a second, and their number grows with the square of the photos.
 MAX_COMPARISONS = 200_000
-CLOSEST = (
-    20  # where there would be more: for each photo, of those after it, so that no group of photos takes them all
-)
+# Where there would be more: for each photo, of those after it, so that no group of photos takes them all.
+CLOSEST = 20
 
 # Pixels. What is finer than a blur of this width tells two dandelions apart; their outlines are all alike.
 DETAIL_WIDTH = 1.5

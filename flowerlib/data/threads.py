@@ -39,7 +39,7 @@ WORKERS = min(8, usable_cores())
 
 
 def in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int = WORKERS, *, give_way: bool = False
+    function: Callable[[Item], Result], items: Iterable[Item], *, give_way: bool = False
 ) -> Iterator[Result]:
     """Yield ``function(item)`` for each item, in order; a few are computed before they are asked for.
 
@@ -50,15 +50,14 @@ def in_threads(
     Args:
         function: what to compute.
         items: its arguments.
-        workers: number of threads.
         give_way: run at the lowest priority, beside a network that computes on the same cores. Its threads wait for
             each other at the end of every operation, so that a loading thread that takes one of their cores for a
             millisecond holds up all of them.
     """
-    pool = ThreadPoolExecutor(workers, initializer=_lower_priority if give_way else None)
+    pool = ThreadPoolExecutor(WORKERS, initializer=_lower_priority if give_way else None)
     rest = iter(items)
     try:
-        waiting = deque(pool.submit(function, item) for item in islice(rest, 2 * workers))
+        waiting = deque(pool.submit(function, item) for item in islice(rest, 2 * WORKERS))
         while waiting:
             result = waiting.popleft().result()
             waiting.extend(pool.submit(function, item) for item in islice(rest, 1))

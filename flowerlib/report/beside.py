@@ -31,7 +31,7 @@ def noise(evaluations: Sequence[float], photos: int = VALIDATION_PHOTOS) -> pd.D
 
     Returns:
         A row a published session, and a last row ``repeated evaluation``, with the columns of
-        `flowerlib.report.statistics.scatter`.
+        `flowerlib.report.curves.scatter`, and ``of_binomial``.
     """
     rows = {
         name: scatter(table.loc[table["epoch"] >= LATE, "val_aug_acc"], VALIDATION_PHOTOS)

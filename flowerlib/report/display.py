@@ -312,7 +312,7 @@ class TitlePage:
     @property
     def latex(self) -> str:
         """The title as printed by ``\\maketitle``, then the notice."""
-        authors = r" \and ".join(r" \\ ".join(map(latex_text, author.splitlines())) for author in self._authors)
+        authors = r" \and ".join(r" \\ ".join(map(latex_text, author.splitlines())) for author in self.authors)
         lines = [
             rf"\title{{{latex_text(self.title)}}}",
             rf"\author{{{authors}}}",
@@ -323,12 +323,8 @@ class TitlePage:
             lines += [r"\begin{notice}", _caption_latex(self.notice), r"\end{notice}"]
         return "\n".join(lines)
 
-    @property
-    def _authors(self) -> Sequence[str]:
-        return (self.authors,) if isinstance(self.authors, str) else self.authors
-
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        authors = " · ".join(html.escape(author).replace("\n", ", ") for author in self._authors)
+        authors = " · ".join(html.escape(author).replace("\n", ", ") for author in self.authors)
         notice = '<p style="border: 2px solid; padding: .5em; display: inline-block"><b>{}</b></p>'
         page = [
             f"<h1>{html.escape(self.title)}</h1><p>{authors}</p><p>{html.escape(self.date)}</p>",

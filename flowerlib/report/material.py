@@ -29,7 +29,7 @@ def load_sessions(folder: Path) -> list[Session]:
     """
     runs = pool_folds(read_runs(Path(folder), order=_names(NOTEBOOKS / "experiments.yaml")))
     if not runs:
-        raise UserError(f"There is no finished session in {folder}. Run them first: python -m flowerlib run")
+        raise UserError(f"There is no finished session in {folder}. Run them first: .venv/bin/flowerlib run")
     _refuse_mixed(folder, runs)
     return group_seeds(runs)
 

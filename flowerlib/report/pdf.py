@@ -50,7 +50,7 @@ class TexFailed(Exception):
 
     def __init__(self, engine: str, reason: str, log: str):
         super().__init__(f"{engine}: {reason}")
-        self.engine, self.log = engine, log
+        self.log = log
 
 
 def build_report(notebook: Path, out: Path, engine: str = "auto") -> Path:

@@ -59,10 +59,10 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{in_words(number)} {noun if number == 1 else plural or noun + 's'}"
 
 
-def listing(items: Sequence[str], word: str = "and") -> str:
+def listing(items: Sequence[str]) -> str:
     """``a, b and c``."""
     *others, last = items or [MISSING]
-    return f"{', '.join(others)} {word} {last}" if others else last
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def network(model: str) -> str:
@@ -99,11 +99,6 @@ def over_seeds(session: Session) -> str:
     """What a caption adds where a session has several seeds."""
     seeds = listing([str(seed) for seed in session.seeds])
     return f"; means ± standard deviations over the seeds {seeds}" if len(session.seeds) > 1 else ""
-
-
-def difference(low: float, high: float, more: str = "higher", less: str = "lower") -> str:
-    """``higher``, ``lower``, or ``neither higher nor lower`` where the interval holds zero."""
-    return more if low > 0 else less if high < 0 else f"neither {more} nor {less}"
 
 
 def start(info: RunInfo) -> str:

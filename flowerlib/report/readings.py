@@ -22,10 +22,20 @@ from flowerlib.report.curves import (
     reaching_epoch,
     step_difference,
 )
-from flowerlib.report.measures import AUGMENTED, CLEAN, CLOCK, TRAINING, late, share_draws, slowed
+from flowerlib.report.measures import (
+    AUGMENTED,
+    CLEAN,
+    CLOCK,
+    CONVERGED_BY,
+    TRAINING,
+    from_epoch,
+    late,
+    share_draws,
+    slowed,
+)
 from flowerlib.report.paper.published import FIRST, published_runs
 from flowerlib.report.phrases import MISSING, decimal, interval, whole
-from flowerlib.report.statistics import NoEvidence, mean_variance, t_estimate
+from flowerlib.report.statistics import Estimate, NoEvidence, mean_variance, t_estimate
 from flowerlib.runs import Run
 
 # Multiply-adds of one picture of 224 px, in thousand millions; torchvision's tables of its weights ("GFLOPS").
@@ -111,21 +121,13 @@ def _losses(*runs: Run) -> list[str]:
 def _fluctuation(run: Run) -> Iterator[Reading]:
     for column in _columns(run):
         name, protocol, _ = METRICS[column]
-        values = late_part(run, column)
+        values = from_epoch(run, CONVERGED_BY, column)
         yield Reading(f"mean step of the {name}", protocol, mean_step(values))
         if column.endswith("loss"):
             yield Reading(f"mean step of the {name}, as a share of its mean", protocol,
                           mean_step(values) / values.mean())  # fmt: skip
     if len(run.repeats) > 1:
         yield Reading("mean step of the fixed network's repeated evaluations", AUGMENTED, mean_step(run.repeats))
-
-
-def late_part(run: Run, column: str) -> np.ndarray:
-    """A column from epoch 10 on."""
-    values = run.metrics.loc[run.metrics["epoch"] >= 10, column].to_numpy(dtype=float)
-    if len(values) < 2:
-        raise NoEvidence("too few epochs")
-    return values
 
 
 # ---- two sessions
@@ -154,7 +156,7 @@ def _smoothness(first: Run, second: Run) -> Iterator[Reading]:
         if column != "train_acc":  # the primary measure
             name, protocol, _ = METRICS[column]
             estimate = step_difference(slowed(first, column), slowed(second, column), share_draws(first, second))
-            yield Reading(f"mean step of the {name}", protocol, estimate.value, estimate.low, estimate.high)
+            yield Reading(f"mean step of the {name}", protocol, *_numbers(estimate))
 
 
 def _accuracy(first: Run, second: Run) -> Iterator[Reading]:
@@ -163,18 +165,14 @@ def _accuracy(first: Run, second: Run) -> Iterator[Reading]:
         values = [late(run, column) for run in (first, second)]
         estimate = late_difference(*values, paired=share_draws(first, second))
         yield Reading(f"late mean of the {name}, given the photos", protocol, *_numbers(estimate))
-    below = (values_of(second).max() < values_of(first).min()) or (values_of(second).min() > values_of(first).max())
-    yield Reading("late accuracies apart: 1 if no epoch of one lies among the other's", AUGMENTED, int(below))
+    one, other = late(first), late(second)
+    apart = other.max() < one.min() or other.min() > one.max()
+    yield Reading("late accuracies apart: 1 if no epoch of one lies among the other's", AUGMENTED, int(apart))
     best = [run.metrics["val_aug_acc"].max() for run in (first, second)]
     yield Reading("best validation accuracy", AUGMENTED, best[1] - best[0])
     last = [run.metrics["val_aug_acc"].iloc[-5:].mean() for run in (first, second)]
     yield Reading("mean of the last five validation accuracies", AUGMENTED, last[1] - last[0])
     yield from _repeated(first, second)
-
-
-def values_of(run: Run) -> np.ndarray:
-    """Late validation accuracies."""
-    return late(run)
 
 
 def _repeated(first: Run, second: Run) -> Iterator[Reading]:
@@ -187,7 +185,7 @@ def _repeated(first: Run, second: Run) -> Iterator[Reading]:
         yield Reading("repeated evaluations, photo by photo", AUGMENTED, *_numbers(estimate))
 
 
-def augmented_difference(first: Run, second: Run):
+def augmented_difference(first: Run, second: Run) -> Estimate | None:
     """The second's augmented accuracy minus the first's, photo by photo: t over the photos, whose shares are paired.
 
     Returns:
@@ -202,7 +200,7 @@ def augmented_difference(first: Run, second: Run):
     return t_estimate(difference.mean(), [mean_variance(difference)])
 
 
-def _numbers(estimate) -> tuple[float, float, float]:
+def _numbers(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 

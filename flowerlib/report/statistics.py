@@ -168,7 +168,7 @@ def outcomes(predictions: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         In the same order ``photo``, ``label``, ``predicted`` (the most probable class), ``confidence`` (its
-        probability), ``label_probability``, ``correct``.
+        probability), ``correct``.
     """
     probabilities = predictions.iloc[:, 2:].to_numpy(dtype=float)
     classes = predictions.columns[2:]
@@ -177,7 +177,6 @@ def outcomes(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions.iloc[:, :2].assign(
         predicted=classes[predicted],
         confidence=probabilities[rows, predicted],
-        label_probability=probabilities[rows, classes.get_indexer(predictions["label"])],
         correct=lambda table: table["predicted"] == table["label"],
     )
 

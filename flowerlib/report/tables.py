@@ -10,9 +10,8 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from flowerlib.report.display import Table, latex_text
-from flowerlib.report.phrases import decimal
+from flowerlib.report.phrases import MISSING, decimal
 
-MISSING = "–"
 Format = str | Callable[[object], str]
 Block = tuple[Sequence[str], Sequence[Sequence[str]]]
 

@@ -1,4 +1,4 @@
-"""Where a session computes: device, precision, and the memory that every step needs again."""
+"""Where a session computes: device, precision, reproducibility, and how much memory it took."""
 
 from __future__ import annotations
 

@@ -25,8 +25,6 @@ from flowerlib.report import phrases
         (phrases.network("resnet18"), "ResNet-18"),
         (phrases.network("efficientnet_lite0"), "EfficientNet-Lite0"),
         (phrases.network("vit_b_16"), r"vit\_b\_16"),
-        (phrases.difference(-0.05, -0.01), "lower"),
-        (phrases.difference(-0.05, 0.01), "neither higher nor lower"),
     ],
 )
 def test_numbers_and_names_are_printed_in_one_style(text, printed):

@@ -3,7 +3,6 @@ from decimal import ROUND_HALF_UP, Decimal
 import pandas as pd
 import pytest
 
-from flowerlib.figures import plot_runs
 from flowerlib.report.paper.published import (
     SESSIONS,
     TABLES,
@@ -55,9 +54,3 @@ def test_runs_carry_what_the_paper_says_and_no_more():
         assert f"{settings.model}-bs{settings.batch_size}" == run.name
         assert run.predictions.empty
         assert not {"val_acc", "learning_rate", "train_seconds"} & set(run.metrics.columns)
-
-
-def test_runs_can_be_drawn():
-    lines = plot_runs(published_runs(), "val_aug_acc").get_lines()
-    assert [line.get_label() for line in lines] == list(SESSIONS)
-    assert all(len(line.get_ydata()) == 20 for line in lines)

@@ -135,7 +135,6 @@ def test_outcomes_are_those_of_the_most_probable_class(six):
     table = outcomes(six)
     assert list(table["predicted"]) == ["aster", "broom", "aster", "broom", "broom", "aster"]
     assert list(table["confidence"]) == [0.9, 0.6, 0.6, 0.8, 0.5, 0.7]
-    assert list(table["label_probability"]) == [0.9, 0.3, 0.6, 0.8, 0.5, 0.2]
     assert list(table["correct"]) == [True, False, True, True, True, False]
 
 

@@ -50,7 +50,7 @@ def test_neither_threads_nor_batches_change_a_view(photo_folder, monkeypatch, wo
     photos = load_photos(str(photo_folder))
     indices = np.arange(len(photos))
     expected = gather(Loader(Experiment(**SETTINGS), photos).augmented(indices, 4))
-    monkeypatch.setattr(threads.in_threads, "__defaults__", (workers,))
+    monkeypatch.setattr(threads, "WORKERS", workers)
     found = gather(Loader(Experiment(**SETTINGS | {"batch_size": batch_size}), photos).augmented(indices, 4))
     assert torch.equal(expected[0], found[0])
     assert torch.equal(expected[1], found[1])
