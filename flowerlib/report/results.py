@@ -77,7 +77,7 @@ def summary(sessions: Sequence[Session]) -> pd.DataFrame:
         without) with ``test_low`` and ``test_high`` (Wilson; NaN for several seeds) and ``test_photos``;
         ``balanced`` and ``smallest`` (clean accuracy, its mean over classes and that of the class with the fewest
         photos); ``train_seconds`` and ``val_seconds`` (totals, means over seeds); ``epoch_seconds`` (median epoch of
-        training); ``time_ratio`` (of it, to the first session's).
+        training); ``time_ratio`` (of it, to the first session's; NaN on another machine).
     """
     table = headline(sessions).set_index("session")
     published = [published_of(each, sessions) for each in sessions]
@@ -96,7 +96,9 @@ def summary(sessions: Sequence[Session]) -> pd.DataFrame:
     for column in ("train_seconds", "val_seconds"):
         table[column] = [each.metrics[column].sum() for each in sessions]
     table["epoch_seconds"] = [each.metrics["train_seconds"].median() for each in sessions]
-    table["time_ratio"] = table["epoch_seconds"] / table["epoch_seconds"].iloc[0]
+    machines = [(each.info.device.type, each.info.device.name, each.info.device.threads) for each in sessions]
+    ratio = table["epoch_seconds"] / table["epoch_seconds"].iloc[0]
+    table["time_ratio"] = ratio.where([machine == machines[0] for machine in machines])
     return table
 
 

@@ -10,7 +10,7 @@ from flowerlib.data.photos import paper_fingerprint
 from flowerlib.files import REPORT
 from flowerlib.grouping import Session
 from flowerlib.report import material, results
-from flowerlib.runs import CalibrationInfo, HeldOutInfo
+from flowerlib.runs import CalibrationInfo, Device, HeldOutInfo
 
 
 def session(name="resnet18-bs32", repeats=(), photos="the paper's", **settings):
@@ -42,6 +42,12 @@ def test_the_summary_gives_the_mean_of_repeats_and_ratios_of_medians(three):
     assert shown["Published"].tolist() == [".911", ".895", ".916"]
     assert shown["Augmented"].iloc[0] == ".600 ± .141"
     assert "Seeds" not in shown
+
+
+def test_times_of_another_machine_are_not_set_in_a_ratio(three):
+    there = changed(three[2].runs[0], device=Device(type="cpu", name="there", threads=2))
+    ratios = results.summary([*three[:2], Session("resnet34-bs32", (there,))])["time_ratio"]
+    assert ratios.isna().tolist() == [False, False, True]
 
 
 def test_what_nothing_was_chosen_by_stands_first(three):
