@@ -22,7 +22,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the path")
 
-PATIENCE = 120  # seconds: other programs may run here too
+PATIENCE = 240  # seconds: other programs may run here too
 EPOCHS = 12
 
 

@@ -91,15 +91,18 @@ def seconds(photos):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_killed_at_random_moments_again_and_again(photos, whole, seconds, tmp_path, seed):
-    moments, kills = random.Random(seed), 0
+    moments, kills, longest = random.Random(seed), 0, 0.4 * seconds
     for _ in range(20):
         process = faults.start(faults.session, photos, tmp_path / "run")
-        process.join(timeout=moments.uniform(0.05, 0.4) * seconds)
+        process.join(timeout=moments.uniform(0.1, 1) * longest)
         process.kill()
         process.join()
         kills += process.exitcode == KILLED
         if process.exitcode == 0:
-            break
+            if kills:
+                break
+            longest /= 2  # the machine was busier when the session was timed
+            shutil.rmtree(tmp_path / "run")
     assert kills
     assert ends_as(whole, photos, tmp_path / "run")
 
