@@ -63,7 +63,7 @@ METRICS_COLUMNS = tuple(EpochMetrics.model_fields)
 class Device(_Record):
     """What computed: ``cpu``, ``cuda`` or ``mps``, its name, the number of CPU threads, the operating system.
 
-    ``deterministic``: whether CUDA used deterministic algorithms alone, where it has them; None on other devices.
+    ``deterministic``: whether CUDA was to use deterministic algorithms, where it has them; None on other devices.
     """
 
     type: Text

@@ -101,7 +101,7 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
             leftover.unlink()
         try:
             return _train_and_evaluate(experiment, photos, run_dir)
-        except RuntimeError as error:  # PyTorch's allocator has a kind of its own; CUDA, on a card that is full, not
+        except RuntimeError as error:  # OutOfMemoryError, or CUDA's own where other programs have filled the card
             if "out of memory" not in str(error):
                 raise
         # not within the except clause: the error holds the tensors, and a notebook keeps an error's causes

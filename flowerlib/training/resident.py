@@ -26,8 +26,8 @@ from flowerlib.training.loader import CPU, Loader, pinned, send
 
 # the views of so many photos are computed together, four batches of 32: fewer where their windows have more pixels
 PHOTOS_PER_LAUNCH, PIXELS_PER_LAUNCH = 128, 128 * 500 * 500
-# a device is compared with the CPU on so many photos; the same arithmetic may differ by rounding, in a few pixels
-COMPARED, MOST_DIFFERENCE = 32, 0.1  # grey levels, in the mean
+COMPARED = 32  # photos, on which a device is compared with the CPU
+MOST_DIFFERENCE = 0.1  # grey levels, in the mean: the same arithmetic may differ by rounding, in a few pixels
 FIXED_POINT = 1 << 16  # Pillow computes positions in 65,536ths of a pixel
 
 
