@@ -21,7 +21,7 @@ from pydantic import (
 
 from flowerlib.errors import UserError, one_line
 
-RESERVED = ("ablations", "duplicates.csv")  # what else lies beside the sessions in runs/<dataset>/
+RESERVED = ("seeds", "ablations", "duplicates.csv")  # what else lies beside the sessions in runs/<dataset>/
 LONGEST_YAML = 100_000  # characters; the paper's experiments.yaml has 300
 
 # torchvision's defaults for RandomResizedCrop, which the paper keeps: share of the area, and aspect ratio

@@ -16,6 +16,7 @@ from flowerlib.report.measures import (
     FINAL_ACCURACY,
     FLUCTUATION,
     LATE_ACCURACY,
+    MIN_SEEDS,
     ROUGHNESS,
     TRAINING_TIME,
     Measure,
@@ -57,6 +58,8 @@ class Claim:
         measure: the primary measure.
         claimed: the range of the measure that supports the claim.
         published: the primary measure of the published tables, where they can't give the other.
+        by_seeds: whether the sessions with several seeds judge it, where they were run. They may be smaller than the
+            others; a time depends on the size.
     """
 
     paper: PaperClaim
@@ -64,6 +67,7 @@ class Claim:
     measure: Measure
     claimed: tuple[float, float]
     published: Measure | None = None
+    by_seeds: bool = True
 
     @property
     def key(self) -> str:
@@ -92,13 +96,31 @@ CLAIMS = (
     Claim(_PAPER["e2"], BATCH, FINAL_ACCURACY, (-SLIGHT, math.inf), LATE_ACCURACY),
     Claim(_PAPER["f"], DEPTH, CONVERGENCE, BELOW),
     Claim(_PAPER["g"], DEPTH, FINAL_ACCURACY, ABOVE, LATE_ACCURACY),
-    Claim(_PAPER["h"], DEPTH, TRAINING_TIME, ABOUT_DOUBLE),
+    Claim(_PAPER["h"], DEPTH, TRAINING_TIME, ABOUT_DOUBLE, by_seeds=False),
     Claim(_PAPER["i"], ("without augmentation", FULL), FINAL_ACCURACY, ABOVE),
     Claim(_PAPER["j"], ("random weights", FULL), FINAL_ACCURACY, ABOVE),
 )
 
 
 # ---- which runs a claim is judged by
+
+
+def our_sessions(
+    claim: Claim, runs: Sequence[Run], seeds: Sequence[Run] = (), ablations: Sequence[Run] = ()
+) -> dict[str, dict[int, Run]]:
+    """Find the sessions of ours that judge a claim: session name → seed → run.
+
+    Args:
+        claim: the claim.
+        runs: the sessions of experiments.yaml, among them the paper's.
+        seeds: those of seeds.yaml. They judge what one seed can't, if each of the claim's sessions has `MIN_SEEDS`.
+        ablations: those of ablations.yaml, the first of the full method.
+    """
+    if claim.of_ablations:
+        return ablation_sessions(ablations)
+    repeated = paper_sessions(seeds) if claim.by_seeds else {}
+    enough = all(len(repeated.get(name, ())) >= MIN_SEEDS for name in claim.sessions)
+    return repeated if enough else paper_sessions(runs)
 
 
 def paper_sessions(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:

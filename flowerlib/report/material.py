@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -29,9 +30,21 @@ def load_sessions(folder: Path) -> list[Session]:
     """
     runs = pool_folds(read_runs(Path(folder), order=_names(NOTEBOOKS / "experiments.yaml")))
     if not runs:
-        raise UserError(f"There is no finished session in {folder}. Run them first: .venv/bin/flowerlib run")
+        raise UserError(
+            f"There is no finished session in {folder}. Choose a folder that has some with --runs (make: RUNS=…), or "
+            "run some first: .venv/bin/flowerlib run"
+        )
     _refuse_mixed(folder, runs)
     return group_seeds(runs)
+
+
+def load_seeds(folder: Path) -> list[Session]:
+    """The finished sessions of seeds.yaml, in its order; none if they were not run.
+
+    Raises:
+        UserError: they were not run on the same photos and split.
+    """
+    return _load_further(folder, "seeds")
 
 
 def load_ablations(folder: Path) -> list[Session]:
@@ -40,16 +53,20 @@ def load_ablations(folder: Path) -> list[Session]:
     Raises:
         UserError: they were not run on the same photos and split.
     """
-    folder = Path(folder) / "ablations"
+    if not (sessions := _load_further(folder, "ablations")):
+        return []
+    first, full = sessions[0], _names(NOTEBOOKS / "ablations.yaml")[0]
+    return sessions if base_name(first.name, first.info.settings) == full else []
+
+
+def _load_further(folder: Path, experiments: str) -> list[Session]:
+    """The finished sessions of another file, which lie in a folder of its name beside the others."""
+    folder = Path(folder) / experiments
     if not any(is_finished(path.parent) for path in folder.glob("[!.]*/run.json")):
         return []
-    order = _names(NOTEBOOKS / "ablations.yaml")
-    runs = pool_folds(read_runs(folder, order))
-    if not runs:
-        return []
+    runs = pool_folds(read_runs(folder, _names(NOTEBOOKS / f"{experiments}.yaml")))
     _refuse_mixed(folder, runs)
-    base, *_ = sessions = group_seeds(runs)
-    return sessions if base_name(base.name, base.info.settings) == order[0] else []
+    return group_seeds(runs)
 
 
 def _names(experiments: Path) -> list[str]:
@@ -58,11 +75,10 @@ def _names(experiments: Path) -> list[str]:
 
 
 def _refuse_mixed(folder: Path, runs: Sequence[Run]) -> None:
-    first = runs[0].info
-    for run in runs[1:]:
-        same_photos = run.info.dataset.fingerprint == first.dataset.fingerprint
-        if not (same_photos and run.info.split.fingerprint == first.split.fingerprint):
-            names = f"{runs[0].folder.name} and {run.folder.name}"
+    for first, run in pairwise(runs):
+        same_photos = run.info.dataset.fingerprint == first.info.dataset.fingerprint
+        if not (same_photos and run.info.split.fingerprint == first.info.split.fingerprint):
+            names = f"{first.folder.name} and {run.folder.name}"
             raise UserError(
                 f"The sessions {names} in {folder} have different photos or another split: they can't be compared. "
                 "Keep them in different folders of runs (--runs), or run one of them again with --force."

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from flowerlib.report.claims import BATCH, DEPTH, FULL, ablation_sessions, paper_sessions
+from flowerlib.report.claims import BATCH, CLAIMS, DEPTH, FULL, our_sessions, paper_sessions
 from flowerlib.report.curves import (
     CONVERGED_WITHIN,
     convergence_epoch,
@@ -63,23 +63,24 @@ class Reading(NamedTuple):
     high: float = math.nan
 
 
-def readings_table(runs: Sequence[Run], ablations: Sequence[Run] = ()) -> pd.DataFrame:
+def readings_table(runs: Sequence[Run], seeds: Sequence[Run] = (), ablations: Sequence[Run] = ()) -> pd.DataFrame:
     """Every secondary reading, of the published tables (``published``) and of each session's first run (``ours``).
+
+    Args:
+        runs, seeds, ablations: see `flowerlib.report.claims.our_sessions`.
 
     Returns:
         A row a reading: ``key`` (of the claim), ``evidence``, ``reading``, ``protocol``, ``value``, ``low``,
         ``high`` (NaN where it has no interval). Of two sessions the reading is the second's minus the first's, if it
         says nothing else.
     """
-    evidences = {
-        "published": paper_sessions(published_runs()),
-        "ours": {**paper_sessions(runs), **ablation_sessions(ablations)},
-    }
+    published = paper_sessions(published_runs())
+    ours = {claim.key: our_sessions(claim, runs, seeds, ablations) for claim in CLAIMS}
     return pd.DataFrame(
         [
             {"key": key, "evidence": evidence, **reading._asdict()}
             for key, (names, read) in READINGS.items()
-            for evidence, sessions in evidences.items()
+            for evidence, sessions in (("published", published), ("ours", ours[key]))
             for reading in _read(sessions, names, read)
         ],
         columns=["key", "evidence", *Reading._fields],

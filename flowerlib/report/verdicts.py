@@ -14,10 +14,11 @@ Rules of judgement, the same whatever the runs say:
 6. Where nothing decides, the table says what would at this value: how many seeds, of a session each, or how many
    validation photos.
 7. With `MIN_SEEDS` seeds or more an interval is over seeds and speaks of the method; with fewer it speaks of these
-   runs. The published tables are of one run each.
+   runs. So sessions with several seeds judge a claim before those with one, whatever their size; not so h, since a
+   time depends on the size. The published tables are of one run each.
 8. Published accuracies e and g: each session on validation photos of its own, because its author's code draws the
    split anew in every run. Ours: photo by photo, on clean photos.
-9. i and j are judged by the ablations, at the size at which these were run.
+9. i and j are judged by the ablations. A verdict at another size than the paper's says so.
 10. What sessions share (draws, photos, seeds) is paired.
 """
 
@@ -30,7 +31,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from scipy import stats
 
-from flowerlib.report.claims import CLAIMS, Claim, ablation_sessions, paper_sessions
+from flowerlib.experiment import Experiment
+from flowerlib.report.claims import CLAIMS, Claim, our_sessions, paper_sessions
 from flowerlib.report.measures import MIN_SEEDS, Evaluation, Measure, evaluate
 from flowerlib.report.paper.published import published_runs
 from flowerlib.report.phrases import MINUS, MISSING, interval, listing
@@ -63,7 +65,7 @@ class Finding:
         p: two-sided, of the end of the claimed range that is hardest to exclude; NaN where there is no value.
         verdict: `SUPPORTED`, `CONTRADICTED` or `UNDECIDED`.
         corrected: the verdict after Holm's correction; empty for the published tables.
-        scope: `METHOD` or `THESE_RUNS`, of ablations with their size; empty without a value.
+        scope: `METHOD` or `THESE_RUNS`, with their size if it is not the paper's; empty without a value.
         decides: what would decide it, where it is undecided.
         note: each session's number and what the interval rests on, or why there is none.
     """
@@ -99,7 +101,7 @@ def judge(claim: Claim, sessions: Mapping[str, Mapping[int, Run]], evidence: str
 
     Args:
         claim: the claim.
-        sessions: the runs by name of the session and seed; see `paper_sessions` and `ablation_sessions`.
+        sessions: the runs by name of the session and seed; see `our_sessions`.
         evidence: whose runs they are.
     """
     measure = claim.published if evidence == PUBLISHED and claim.published else claim.measure
@@ -121,7 +123,7 @@ def judge(claim: Claim, sessions: Mapping[str, Mapping[int, Run]], evidence: str
         high,
         p=max(LEAST_P, *(estimate.p(end) for end in ends)),
         verdict=said,
-        scope=_scope(claim, result.seeds, sessions),
+        scope=_scope(result.seeds, next(iter(sessions[claim.sessions[0]].values()))),
         decides=what_decides(result, ends, measure.more) if said == UNDECIDED else "",
         note=result.note,
     )
@@ -137,25 +139,21 @@ def _refuse_missing(claim: Claim, sessions: Mapping[str, Mapping[int, Run]], evi
         raise NoEvidence(f"no {said}", said)
 
 
-def _scope(claim: Claim, seeds: int, sessions: Mapping[str, Mapping[int, Run]]) -> str:
-    """Of what a verdict speaks; of ablations, at which size."""
+def _scope(seeds: int, run: Run) -> str:
+    """Of what a verdict speaks, and at which size."""
     scope = METHOD if seeds >= MIN_SEEDS else THESE_RUNS
-    if not claim.of_ablations:
-        return scope
-    settings = next(iter(sessions[claim.sessions[0]].values())).info.settings
-    return f"{scope}, {settings.epochs} epochs at {settings.image_size} px"
+    ours, papers = ((each.epochs, each.image_size) for each in (run.info.settings, Experiment()))
+    return scope if ours == papers else "{} with {} epochs at {} pixels".format(scope, *ours)
 
 
-def judge_all(runs: Sequence[Run], ablations: Sequence[Run] = ()) -> list[Finding]:
+def judge_all(runs: Sequence[Run], seeds: Sequence[Run] = (), ablations: Sequence[Run] = ()) -> list[Finding]:
     """Judge each of `CLAIMS` by the published tables, then by our runs, with Holm's correction over ours.
 
     Args:
-        runs: of the paper's sessions, among others.
-        ablations: the first of the full method.
+        runs, seeds, ablations: see `our_sessions`.
     """
     published = paper_sessions(published_runs())
-    ours = {**paper_sessions(runs), **ablation_sessions(ablations)}
-    of_ours = corrected([judge(claim, ours) for claim in CLAIMS])
+    of_ours = corrected([judge(claim, our_sessions(claim, runs, seeds, ablations)) for claim in CLAIMS])
     return [
         finding
         for claim, own in zip(CLAIMS, of_ours, strict=True)
@@ -301,6 +299,12 @@ def _with(table: pd.DataFrame, verdict: str) -> list[str]:
     final = table["holm_verdict"].where(table["holm_verdict"] != "", table["verdict"])
     final = final.mask(final.str.endswith(NOT_AFTER_CORRECTION), UNDECIDED)
     return list(table.index[(final == verdict) & table["value"].notna()])
+
+
+def scopes(table: pd.DataFrame) -> str:
+    """Of what the verdicts speak: ``the method with 20 epochs at 128 pixels (a and b) and these runs (h)``."""
+    known = table[table["value"].notna()].groupby("scope", sort=False)
+    return listing([f"{scope} ({listing(list(rows.index))})" for scope, rows in known])
 
 
 def told(table: pd.DataFrame, key: str, sentence: str) -> str:

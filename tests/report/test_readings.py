@@ -134,7 +134,9 @@ def test_ablations_are_read_with_what_speaks_against_the_paper():
         "resnet18-bs32", curve=QUICK, training=np.minimum(QUICK + 0.09, 1), clean=EARLIER, **AUGMENTATION
     )
     random = changed(make_run("resnet18-bs32", curve=SLOW - 0.3, weights="none"), weights={"source": "none"})
-    ours = readings_table([], [base, plain, random]).query("evidence == 'ours'").set_index(["key", "reading"])
+    ours = (
+        readings_table([], ablations=[base, plain, random]).query("evidence == 'ours'").set_index(["key", "reading"])
+    )
     gap = number(ours, "i", "without augmentation: training accuracy")["value"]
     assert gap == pytest.approx(QUICK[-1] + 0.09 - EARLIER[-1])
     assert number(ours, "i", "full method: training accuracy")["value"] == 0

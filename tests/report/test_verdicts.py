@@ -16,6 +16,7 @@ from flowerlib.report.claims import (
     SMALL_STEP,
     Claim,
     ablation_sessions,
+    our_sessions,
     paper_sessions,
 )
 from flowerlib.report.curves import convergence_epoch
@@ -48,6 +49,7 @@ from flowerlib.report.verdicts import (
     judge_all,
     letters,
     number,
+    scopes,
     seeds_needed,
     shown_claims,
     told,
@@ -469,11 +471,11 @@ def test_augmentation_and_weights_are_judged_by_the_ablations():
         random = without_weights(ablation(table=with_right(900), image_size=64))
         random = replace(random, info=random.info.model_copy(
             update={"settings": random.info.settings.model_copy(update={"weights": "none"})}))  # fmt: skip
-        findings = judge_all([], [base, plain, random])
+        findings = judge_all([], ablations=[base, plain, random])
         ours = {finding.claim.key: finding for finding in findings if finding.evidence == OURS}
         assert [ours[key].verdict for key in "ij"] == [expected] * 2
         assert ours["i"].value == pytest.approx((full - 900) / PHOTOS)
-        assert ours["i"].scope == f"{THESE_RUNS}, 20 epochs at 64 px"
+        assert ours["i"].scope == f"{THESE_RUNS} with 20 epochs at 64 pixels"
 
 
 def test_an_ablation_of_one_part_is_not_the_whole_augmentation():
@@ -510,6 +512,21 @@ def test_the_family_with_most_of_the_sessions_is_taken():
         "resnet18-bs32",
         "resnet18-bs64",
     }
+
+
+def test_several_seeds_judge_before_one_but_not_the_time():
+    one = [make_run(name) for name in SESSIONS]
+    small = [make_run(name, seed=seed, image_size=128) for name in SESSIONS for seed in range(MIN_SEEDS)]
+    for claim in CLAIMS:
+        found = our_sessions(claim, one, small)
+        sizes = {run.info.settings.image_size for runs in found.values() for run in runs.values()}
+        assert sizes == (set() if claim.of_ablations else {224} if claim.key == "h" else {128})
+    too_few = our_sessions(CLAIM["g"], one, small[:-1])
+    assert [list(too_few[name]) for name in CLAIM["g"].sessions] == [[0], [0]]
+
+    ours = findings_table(judge_all(one, small)).query("evidence == @OURS").set_index("key")
+    size = "with 20 epochs at 128 pixels"
+    assert scopes(ours.loc[["a", "e1", "h"]]) == f"{METHOD} {size} (a and e1) and {THESE_RUNS} (h)"
 
 
 def undecided(key, runs, why):
