@@ -77,5 +77,5 @@ lock: ## renew requirements.lock: the newest versions that pyproject.toml permit
 		--fork-strategy fewest --annotation-style line --custom-compile-command 'make lock' --quiet -o .venv/uv/lock
 	grep -vE '^(cuda|nvidia|triton)' .venv/uv/lock > requirements.lock
 
-clean: ## remove the environment and built reports; photos and runs stay
+clean: ## remove .venv and report/build; photos and runs stay
 	rm -rf .venv report/build

@@ -26,7 +26,7 @@ BATCH = 32
 # of a contact sheet: an image of 8 by 50 photos can still be looked at; a name's end is what tells it from others
 COLUMNS, MOST_ON_SHEET, LONGEST_NAME = 8, 400, 18
 SIDE = 1.3  # inches
-NETWORKS = "Name a session's best.pt or last.pt, or an ONNX file that flowerlib export has written."
+NETWORKS = "Give a session's best.pt or last.pt, or an ONNX file that .venv/bin/flowerlib export has written."
 
 
 @dataclass(frozen=True)

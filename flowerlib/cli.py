@@ -74,28 +74,37 @@ def _require_checkout() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="flowerlib", description="Fine-tune ResNets on photos of flowers, and report it."
+        prog="flowerlib", description="Fine-tune networks on photos of flowers, and write a report."
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     data = verbs.add_parser("data", help="fetch the photos if needed, check them, count them")
     data.add_argument("--data", default="flowers", metavar="SOURCE", help=_DATA_HELP)
-    data.set_defaults(verb=_data, interrupted="Photos that have arrived are kept: the same command goes on.")
+    data.set_defaults(verb=_data, interrupted="Photos that have arrived are kept: the same command resumes.")
 
     run = verbs.add_parser("run", help="run the sessions of experiments.yaml")
-    run.add_argument("sessions", nargs="*", metavar="SESSION", help="which; all if none is named")
+    run.add_argument("sessions", nargs="*", metavar="SESSION", help="sessions to run; default: all")
     run.add_argument("--data", metavar="SOURCE", help=_DATA_HELP)
     run.add_argument("--weights", metavar="SOURCE", help="imagenet, none, a file, or a folder of <model>.pth")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting; repeatable")
-    run.add_argument("--runs", type=user_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a setting of all sessions; repeatable; see flowerlib/experiment.py",
+    )
+    run.add_argument("--runs", type=user_path, default=RUNS, metavar="FOLDER",
+                     help="where sessions are stored; default: %(default)s")  # fmt: skip
     run.add_argument("--experiments", type=user_path, default=NOTEBOOKS / "experiments.yaml", metavar="FILE",
                      help="default: %(default)s")  # fmt: skip
-    run.add_argument("--force", action="store_true", help="run again what is finished")
+    run.add_argument("--force", action="store_true", help="start again from the first epoch, finished or not")
     several = run.add_mutually_exclusive_group()
     several.add_argument("--jobs", type=int, metavar="N", help="run N sessions at once on this machine")
     several.add_argument("--cluster", metavar="ADDRESS",
                          help="run them on a Dask cluster: tcp://host:8786, or a scheduler file")  # fmt: skip
-    run.set_defaults(verb=_run, interrupted="Finished epochs are kept: the same command goes on after them.")
+    run.set_defaults(
+        verb=_run, interrupted="Finished epochs are kept: the same command, without --force, resumes after them."
+    )
 
     bench = verbs.add_parser("bench", help="measure how fast training is on this machine, in about ten minutes")
     bench.add_argument("--data", default="flowers", metavar="SOURCE", help=_DATA_HELP)
@@ -104,8 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--repetitions", type=int, default=3, metavar="N", help="default: %(default)s")
     bench.add_argument("--epochs", type=int, default=0, metavar="N",
-                       help="also compare the ways' accuracy after N epochs from ImageNet's weights")  # fmt: skip
-    bench.set_defaults(verb=_bench, interrupted="The tables that were complete are written.")
+                       help="also train each way for N epochs from ImageNet weights: accuracy.csv")  # fmt: skip
+    bench.set_defaults(verb=_bench, interrupted="Completed tables have been written.")
 
     export = verbs.add_parser("export", help="write a session's best.pt as an ONNX file")
     export.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT", help="runs/<dataset>/<session>/best.pt")
@@ -122,12 +131,19 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(verb=_predict, interrupted="Nothing was written.")
 
     report = verbs.add_parser("report", help="make the PDF of finished sessions")
-    report.add_argument("--runs", type=user_path, default=RUNS, metavar="FOLDER", help="default: %(default)s")
+    report.add_argument("--runs", type=user_path, default=RUNS, metavar="FOLDER",
+                        help="a folder of finished sessions; default: %(default)s")  # fmt: skip
     report.add_argument(
-        "--out", type=user_path, default=REPORT / "build", metavar="FOLDER", help="default: %(default)s"
+        "--out",
+        type=user_path,
+        default=REPORT / "build",
+        metavar="FOLDER",
+        help="where the report goes; default: %(default)s",
     )
-    report.add_argument("--engine", choices=ENGINES, default="auto", help="auto: TeX if there is one, else Typst")
-    report.add_argument("--no-gallery", action="store_true", help="show no photos, also where they are at hand")
+    report.add_argument(
+        "--engine", choices=ENGINES, default="auto", help="auto: TeX if it is installed and succeeds, else Typst"
+    )
+    report.add_argument("--no-gallery", action="store_true", help="leave out photos, even if they are available")
     report.set_defaults(verb=_report, interrupted="An earlier report is untouched.")
     return parser
 

@@ -99,15 +99,15 @@ def _connect(address: str) -> Client:
     file = None if "://" in address else user_path(address)
     if file and not file.exists():
         raise UserError(
-            f"There is no scheduler file {file}. Start a scheduler with 'dask scheduler --scheduler-file {file}', or "
-            "give its address, such as tcp://host:8786."
+            f"There is no scheduler file {file}. Start a scheduler with '.venv/bin/dask scheduler --scheduler-file "
+            f"{file}', or give its address, such as tcp://host:8786."
         )
     try:
         return Client(None if file else address, scheduler_file=file and str(file), timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"No Dask scheduler answers at {address} ({one_line(error)}). Start one with 'dask scheduler', and its "
-            "workers; docs/clusters.md shows how."
+            f"No Dask scheduler answers at {address} ({one_line(error)}). Start one with '.venv/bin/dask scheduler', "
+            "and its workers; docs/clusters.md shows how."
         ) from error
 
 
@@ -153,7 +153,7 @@ def _succeeded(future: Future, plan: Plan) -> bool:
     try:
         future.result()
         if not is_complete(plan.folder, plan.experiment):  # another command has asked for the same folder before
-            raise UserError("It ran as another command had asked. Give this command again.")
+            raise UserError("Another command ran this session with other settings. Run this command again.")
     except UserError as error:
         say_failed(plan, error)
     except KilledWorker as error:
@@ -161,12 +161,12 @@ def _succeeded(future: Future, plan: Plan) -> bool:
         log = plan.folder / "session.log"
         say_failed(
             plan,
-            UserError(f"Given up: {how}. A common cause is too little memory. Log: {log}. The same command goes on."),
+            UserError(f"Given up: {how}. A common cause is too little memory. Log: {log}. The same command resumes."),
         )
     except CancelledError as error:
         raise UserError(
             "The scheduler has gone, or was told to drop the sessions. Their epochs are kept: once a scheduler runs, "
-            "the same command goes on."
+            "the same command resumes."
         ) from error
     except Exception as error:  # Dask's, where a worker or the scheduler can't read what it is sent
         foreign = f"{type(error).__name__}: {one_line(error)}"

@@ -71,7 +71,8 @@ def execute_notebook(
     except DeadKernelError as error:
         raise NotebookEnded(
             "The notebook's process was ended from outside, often for lack of memory: close other programs or, for a "
-            f"session, choose a smaller batch_size. The same command resumes where it stopped. Log: {log}."
+            "session, choose a smaller batch_size. The same command, without --force, resumes where it stopped. "
+            f"Log: {log}."
         ) from error
     except RuntimeError as error:  # jupyter_client's, before the first cell
         raise UserError(

@@ -84,4 +84,7 @@ def _show(network: Network, photos: Mapping[str, Callable[[], bytes]]) -> None:
         display(figure)
         plt.close(figure)  # else the notebook shows it again
     if len(photos) > MOST_SHOWN:
-        print(f"The first {MOST_SHOWN} of {len(photos):,} photos are shown; flowerlib predict answers all of them.")
+        print(
+            f"The first {MOST_SHOWN} of {len(photos):,} photos are shown; .venv/bin/flowerlib predict answers all of "
+            "them."
+        )

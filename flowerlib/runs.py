@@ -351,7 +351,10 @@ def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:
     folders = [path.parent for path in folder.glob("[!.]*/run.json")]
     runs = [read_run(path) for path in folders if is_finished(path)]
     if not runs:
-        raise UserError(f"There is no finished session in {folder}. Run them first: .venv/bin/flowerlib run")
+        raise UserError(
+            f"There is no finished session in {folder}. Choose a folder that has some with --runs (make: RUNS=…), or "
+            "run some first: .venv/bin/flowerlib run"
+        )
     place = {name: number for number, name in enumerate(order)}
 
     def position(run: Run) -> tuple[int, int, str]:
@@ -390,14 +393,16 @@ def refuse_other_inputs(folder: Path, info: RunInfo) -> None:
     differences = describe_differences(training_inputs(before), training_inputs(info))
     if before.test and before.settings.epochs < info.settings.epochs and not differences:
         raise UserError(
-            f"{folder} holds a run that was scored on its test photos: training it longer would mean choosing by "
-            "them. Use --force to begin again with the new number of epochs, or --runs FOLDER to keep both."
+            f"{folder} holds a session that was scored on its test photos: training it longer would let them "
+            "decide the number of epochs. Use --force to begin again with the new number of epochs, or --runs FOLDER "
+            "to keep both."
         )
     if before.settings.epochs > info.settings.epochs:
         differences = differences or f"epochs: {before.settings.epochs} then, {info.settings.epochs} now"
     if differences:
         raise UserError(
-            f"{folder} holds a run of other inputs ({differences}). Nothing was run. Use --force to replace it, or "
+            f"{folder} holds a session with other settings, photos, split or weights ({differences}). Nothing was "
+            "run. Use --force to replace it, or "
             "--runs FOLDER to keep both; in a notebook, another session or run_dir."
         )
 

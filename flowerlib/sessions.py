@@ -95,7 +95,7 @@ def run_sessions(
 
     for plan in plans:
         if plan not in waiting:
-            print(f"{plan.name}: finished before, in {plan.folder}", flush=True)
+            print(f"{plan.name}: already finished, in {plan.folder}", flush=True)
     failed = (executor or run_in_turn)(waiting, force) if waiting else []
     for each in photos.values():
         provide_pairs(runs / each.name / PAIRS, each)
@@ -125,7 +125,7 @@ def _rank_labels(plans: Sequence[Plan], run: Sequence[Plan]) -> None:
             print(f"{name}: {error}", file=sys.stderr)
         else:
             write_labels(path, table)
-            print(f"{name}: {table['issue'].sum():,} labels look wrong; {path} ranks them all.")
+            print(f"{name}: {table['issue'].sum():,} labels look wrong; {path} ranks all labels.")
 
 
 def _recorded_as_complete(plan: Plan, photos: PhotoSet) -> bool:

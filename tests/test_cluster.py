@@ -105,7 +105,7 @@ def test_a_sweep_ends_as_its_sequence_whatever_dies_on_the_way(two_workers, phot
 
     second = command(arguments)
     assert main(arguments) == 0
-    assert second.communicate()[0].count("finished before") < len(SEEDS)
+    assert second.communicate()[0].count("already finished") < len(SEEDS)
     assert second.returncode == 0
 
     threads = torch.get_num_threads()
@@ -161,7 +161,7 @@ def does_nothing(*_):
 def test_what_another_command_has_asked_for_is_not_taken_for_this_ones(two_workers, arguments, monkeypatch, capsys):
     monkeypatch.setattr(cluster, "_work", does_nothing)
     assert main([*arguments, "--set=seeds=[7]", "--cluster", two_workers.scheduler_address]) == 1
-    assert "s-seed7: failed. It ran as another command had asked" in capsys.readouterr().err
+    assert "s-seed7: failed. Another command ran this session" in capsys.readouterr().err
 
 
 def test_a_worker_without_the_photos_is_said(two_workers, photos, tmp_path):

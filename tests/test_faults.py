@@ -213,7 +213,7 @@ def test_an_interrupt_says_where_it_stopped_and_how_to_go_on(photos, tmp_path, m
     assert epochs >= 2
     assert word in errors
     assert f"resnet18-bs32: stopped after {epochs} of 5000 epochs" in errors
-    assert "the same command goes on" in errors
+    assert "the same command, without --force, resumes" in errors
     assert "Traceback" not in errors
     assert not read_info(run_dir).finished
 

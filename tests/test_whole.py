@@ -140,7 +140,7 @@ def test_finished_sessions_are_skipped_and_others_of_the_same_name_refused(
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
 
     assert main(arguments) == 0
-    assert capsys.readouterr().out.count("finished before") == 3
+    assert capsys.readouterr().out.count("already finished") == 3
     assert main([*arguments, "--set", "momentum=0.5"]) == 1
     assert "momentum: 0.9 then, 0.5 now" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
@@ -165,7 +165,7 @@ def test_a_full_disk_on_papermills_side_is_said(photo_folder, tmp_path, capsys, 
     said = capsys.readouterr().err
     assert "session.ipynb" in said
     assert "No space left on device" in said
-    assert "the same command resumes where it stopped" in said
+    assert "the same command, without --force, resumes where it stopped" in said
 
 
 def test_a_failing_session_leaves_its_notebook_and_the_others_go_on(photo_folder, tmp_path, capsys, monkeypatch):

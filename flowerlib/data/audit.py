@@ -94,7 +94,7 @@ class Audit:
                 yield f"Classes without any photo for {side}, in a run with the default split: {', '.join(names)}."
         yield describe_pairs(self.pairs)
         if self.across:
-            yield f"  Across the split, each of the two photos on another side: {self.across:,}."
+            yield f"  Pairs with one photo on each side of the split: {self.across:,}."
         if self.pairs_file.exists():
             yield f"  {self.pairs_file} lists them."
         if not self.usable:

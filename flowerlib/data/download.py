@@ -290,7 +290,7 @@ def _describe_missing(download: PartialDownload, attempts: list[str], staging: P
         f"{len(download.missing):,} of the {total:,} photos could not be downloaded: {'; '.join(attempts)}. "
         f"What has arrived is kept in {staging}, and the next try continues from there. Without a connection: "
         "set FLOWERLIB_DATA to a folder that holds the photos, or use --data FOLDER for your own photos, "
-        "or --data synthetic for generated pictures."
+        "or --data synthetic for synthetic images."
     )
 
 

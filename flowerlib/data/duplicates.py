@@ -223,6 +223,6 @@ def _holds(path: Path, fingerprint: str) -> bool:
 
 def _damaged(path: Path, reason: str) -> UserError:
     return UserError(
-        f"{path} can't be read as a table of near-duplicates ({reason}). Remove it and run `flowerlib run` again as "
-        "before: it makes a new one, and does not repeat finished sessions."
+        f"{path} can't be read as a table of near-duplicates ({reason}). Remove it and run .venv/bin/flowerlib run "
+        "again as before: it makes a new one, and does not repeat finished sessions."
     )

@@ -65,9 +65,11 @@ def read_labels(path: Path) -> pd.DataFrame | None:
     try:
         table = pd.read_csv(path, dtype={"photo": str, "label": str, "predicted": str}, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read as a table. Remove it and run `flowerlib run` again.") from error
+        raise UserError(
+            f"{path} can't be read as a table. Remove it and run .venv/bin/flowerlib run again."
+        ) from error
     if tuple(table.columns) != COLUMNS:
         raise UserError(
-            f"{path} must have the columns {', '.join(COLUMNS)}. Remove it and run `flowerlib run` again."
+            f"{path} must have the columns {', '.join(COLUMNS)}. Remove it and run .venv/bin/flowerlib run again."
         )
     return table

@@ -48,7 +48,10 @@ def find_sessions(runs: Path) -> Path:
     chosen = [folder for folder in folders if folder.name == "flowers"] if len(folders) > 1 else folders
     if not chosen:
         several = f"Choose one with --runs: {', '.join(map(str, folders))}."
-        none = f"There is no finished session in {runs}. Run them first: .venv/bin/flowerlib run"
+        none = (
+            f"There is no finished session in {runs}. Choose a folder that has some with --runs (make: RUNS=…), or "
+            "run some first: .venv/bin/flowerlib run"
+        )
         raise UserError(several if folders else none)
     print(f"report of {chosen[0]}")
     for folder in folders:

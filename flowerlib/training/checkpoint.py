@@ -198,8 +198,8 @@ def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: RunInfo) 
         now, before = now | {"precision": info.precision}, before | {"precision": checkpoint["precision"]}
     if differences := describe_differences(before, now):
         raise UserError(
-            f"{path} comes from other inputs ({differences}). Run with --force to begin again, or choose another "
-            "folder with --runs; in a notebook, another session or run_dir."
+            f"{path} comes from other settings, photos, split or weights ({differences}). Run with --force to begin "
+            "again, or choose another folder with --runs; in a notebook, another session or run_dir."
         )
     draws = checkpoint.get("draws", 1)
     trains = len(checkpoint["history"]) < info.settings.epochs

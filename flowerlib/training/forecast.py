@@ -54,7 +54,8 @@ def _in_words(per_photo: float, experiment: Experiment, parts: Split, epochs_lef
     epoch = per_photo * len(parts.train) + 2 * evaluation
     left = epochs_left * epoch + experiment.repeats * evaluation
     return (
-        f"By its first batches, an epoch takes {_duration(epoch)}, and what is left of the session {_duration(left)}."
+        f"Judging by its first batches, an epoch takes {_duration(epoch)}, and the rest of the session "
+        f"{_duration(left)}."
     )
 
 

@@ -106,9 +106,10 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
                 raise
         # not within the except clause: the error holds the tensors, and a notebook keeps an error's causes
         raise UserError(
-            "The GPU's memory is too small for these settings, or other programs use it. Close those, or begin again "
-            "with a smaller batch_size or image_size, or with device=cpu: with --force, or as another session. The "
-            "same command resumes."
+            "The GPU's memory is too small for these settings, or other programs use it. Close those and run the "
+            "same "
+            "command again, or add device=cpu: both resume. Or begin again with a smaller batch_size or image_size, "
+            "with --force or as another session."
         )
 
 

@@ -27,7 +27,7 @@ from flowerlib.training.loader import CPU, Loader, pinned, send
 # the views of so many photos are computed together, four batches of 32: fewer where their windows have more pixels
 PHOTOS_PER_LAUNCH, PIXELS_PER_LAUNCH = 128, 128 * 500 * 500
 COMPARED = 32  # photos, on which a device is compared with the CPU
-MOST_DIFFERENCE = 0.1  # grey levels, in the mean: the same arithmetic may differ by rounding, in a few pixels
+MOST_DIFFERENCE = 0.1  # grey levels, on average: the same arithmetic may differ by rounding, in a few pixels
 FIXED_POINT = 1 << 16  # Pillow computes positions in 65,536ths of a pixel
 
 
@@ -118,7 +118,7 @@ def pick_loader(experiment: Experiment, photos: PhotoSet, device: torch.device) 
         if difference <= MOST_DIFFERENCE:
             return on_device
         print(
-            f"Photos augmented on {device} differ from the CPU's by {difference:.1f} grey levels in the mean. "
+            f"Photos augmented on {device} differ from the CPU's by {difference:.1f} grey levels on average. "
             "So the CPU augments them, which may be slower."
         )
     return Loader(experiment, photos, device)

@@ -35,7 +35,7 @@ def test_the_time_of_a_session_is_the_sum_of_its_passes(monkeypatch, capsys, fre
 def test_a_session_says_once_how_long_it_will_take(photo_folder, tmp_path, capsys):
     experiment = Experiment(**TINY | {"batch_size": 2}, epochs=3, repeats=1)
     train_and_evaluate(experiment, load_photos(str(photo_folder)), tmp_path)
-    assert capsys.readouterr().out.count("By its first batches") == 1
+    assert capsys.readouterr().out.count("Judging by its first batches") == 1
 
 
 def test_it_is_said_what_will_be_downloaded(tmp_path, monkeypatch):
