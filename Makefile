@@ -54,6 +54,7 @@ ablations: env ## the sessions of ablations.yaml: the method with parts left out
 	$(RUN) run --experiments notebooks/ablations.yaml $(OPTIONS)
 
 report: env ## the PDF of the finished sessions; options: RUNS, OUT
+	$(if $(DATA),$(error make report takes RUNS, not DATA: RUNS=runs/$(notdir $(DATA:/=))))
 	$(RUN) report $(if $(RUNS),--runs "$(RUNS)") $(if $(OUT),--out "$(OUT)")
 
 bench: env ## how fast training is on this machine, in about ten minutes; option: DATA

@@ -39,7 +39,7 @@ class Network:
         logits: takes views, uint8 (n, size, size, 3); returns float32 (n, classes).
         temperature: divides the logits.
         unsure_below: an answer whose highest probability is lower is unsure.
-        look: where it looks: takes views and n class indices, as `flowerlib.training.predict.heat_maps` does; None
+        look: where it looks: takes views and n class indices, as `flowerlib.training.trained.grad_cam` does; None
             where that can't be computed.
     """
 
@@ -85,7 +85,7 @@ def _open_checkpoint(path: Path) -> Network:
     from flowerlib.training import predict  # PyTorch takes seconds, which an ONNX file should not cost
 
     trained = predict.read_trained(path)
-    layer = predict.last_map(trained.network)
+    layer = predict.last_feature_layer(trained.network)
     return Network(
         trained.classes,
         trained.image_size,
@@ -94,7 +94,7 @@ def _open_checkpoint(path: Path) -> Network:
         trained.unsure_below,
         None
         if layer is None
-        else partial(predict.heat_maps, trained.network, layer, standardization=trained.standardization),
+        else partial(predict.grad_cam, trained.network, layer, standardization=trained.standardization),
     )
 
 
@@ -141,7 +141,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _read(file: Path) -> bytes:
-    file.stat()  # what is missing is no file of another kind
+    file.stat()  # raises if it is missing, which would be called no photo
     if reason := why_unused(file):
         raise ValueError(reason)
     return read_bytes(file)

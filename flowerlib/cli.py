@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        The exit status: 0; 1 for an error that the user can mend; 130 for Ctrl-C; 143 for SIGTERM.
+        The exit status: 0; 1 for an error that the user can mend; 130 for Ctrl-C; 141 for a closed pipe; 143 for
+        SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
     # a second's work, when notebooks are read: the grammar of international web addresses, which no notebook's check
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="default: %(default)s")  # fmt: skip
     run.add_argument("--force", action="store_true", help="start again from the first epoch, finished or not")
     several = run.add_mutually_exclusive_group()
-    several.add_argument("--jobs", type=int, metavar="N", help="run N sessions at once on this machine")
+    several.add_argument("--jobs", type=_from(1), metavar="N", help="run N sessions at once on this machine")
     several.add_argument("--cluster", metavar="ADDRESS",
                          help="run them on a Dask cluster: tcp://host:8786, or a scheduler file")  # fmt: skip
     run.set_defaults(
@@ -111,8 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--out", type=user_path, default=REPORT / "build" / "bench", metavar="FOLDER", help="default: %(default)s"
     )
-    bench.add_argument("--repetitions", type=int, default=3, metavar="N", help="default: %(default)s")
-    bench.add_argument("--epochs", type=int, default=0, metavar="N",
+    bench.add_argument("--repetitions", type=_from(1), default=3, metavar="N", help="default: %(default)s")
+    bench.add_argument("--epochs", type=_from(0), default=0, metavar="N",
                        help="also train each way for N epochs from ImageNet weights: accuracy.csv")  # fmt: skip
     bench.set_defaults(verb=_bench, interrupted="Completed tables have been written.")
 
@@ -125,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT",
                          help="a session's best.pt or last.pt, or an exported ONNX file")  # fmt: skip
     predict.add_argument("photos", nargs="+", metavar="PHOTO|FOLDER", help="folders are searched for photos")
-    predict.add_argument("--top", type=int, default=3, metavar="N", help="print N classes; default: %(default)s")
+    predict.add_argument("--top", type=_from(1), default=3, metavar="N", help="print N classes; default: %(default)s")
     predict.add_argument("--csv", type=user_path, metavar="FILE", help="write a probability for each class")
     predict.add_argument("--sheet", type=user_path, metavar="FILE.png", help="draw the photos under their answers")
     predict.set_defaults(verb=_predict, interrupted="Nothing was written.")
@@ -146,6 +147,17 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--no-gallery", action="store_true", help="leave out photos, even if they are available")
     report.set_defaults(verb=_report, interrupted="An earlier report is untouched.")
     return parser
+
+
+def _from(least: int) -> Callable[[str], int]:
+    """Reads a whole number from ``least`` on."""
+
+    def number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"a number from {least} on is needed, not {value}")
+        return value
+
+    return number
 
 
 # Each verb imports what it needs: PyTorch and nbconvert take seconds, which --help should not cost.
@@ -191,8 +203,6 @@ def _executor(options: argparse.Namespace) -> Executor | None:
 
     if options.cluster is not None:
         return partial(run_there, options.cluster)
-    if options.jobs < 1:
-        raise UserError(f"--jobs takes a number of sessions to run at once, from 1, not {options.jobs}.")
     return partial(run_here, options.jobs)
 
 

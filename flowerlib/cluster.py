@@ -22,7 +22,7 @@ from flowerlib.errors import UserError, one_line
 from flowerlib.files import PROJECT, user_path
 from flowerlib.notebooks import NotebookEnded
 from flowerlib.progress import PROGRESS_VARIABLE
-from flowerlib.runs import is_complete
+from flowerlib.runs import is_up_to_date
 from flowerlib.sessions import Plan, progress_of, run_session, say_failed
 from flowerlib.training.weights_file import weights_file
 
@@ -120,8 +120,7 @@ def _hand_out(
     client: Client, plans: Sequence[Plan], force: bool, environment: Mapping[str, str], gpus: Sequence[str] = ()
 ) -> list[str]:
     needs = {plan.name: _needs(plan) for plan in plans}
-    all_needs = {what: path for each in needs.values() for what, path in each.items()}
-    workers = client.run(_problem, all_needs, on_error="return")
+    workers = client.run(_first_problem, list(needs.values()), on_error="return")
     if problems := [_in_words(address, problem) for address, problem in workers.items() if problem]:
         raise UserError(" ".join(problems))
     if not workers:
@@ -152,7 +151,7 @@ def _submit(client: Client, key: str, arguments: tuple) -> Future:
 def _succeeded(future: Future, plan: Plan) -> bool:
     try:
         future.result()
-        if not is_complete(plan.folder, plan.experiment):  # another command has asked for the same folder before
+        if not is_up_to_date(plan.folder, plan.experiment):  # another command has asked for the same folder before
             raise UserError("Another command ran this session with other settings. Run this command again.")
     except UserError as error:
         say_failed(plan, error)
@@ -203,6 +202,11 @@ def _needs(plan: Plan) -> dict[str, Path]:
     if experiment.exclude:
         needs["the list of photos to exclude"] = user_path(experiment.exclude)
     return needs
+
+
+def _first_problem(needs: Sequence[Mapping[str, Path]], dask_worker: Worker) -> str | None:
+    """Why a worker can't run one of the sessions, if it can't."""
+    return next(filter(None, (_problem(each, dask_worker) for each in needs)), None)
 
 
 def _problem(needs: Mapping[str, Path], dask_worker: Worker) -> str | None:

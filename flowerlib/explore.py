@@ -9,12 +9,11 @@ from PIL import Image
 
 from flowerlib.data.photos import PhotoSet
 from flowerlib.experiment import Experiment
-from flowerlib.figures import contact_sheet, in_lines
+from flowerlib.figures import PICTURE, contact_sheet, in_lines
 from flowerlib.training.augment import CENTRE, augment, each_alone
 from flowerlib.training.loader import Loader
 
 SIDE = 224  # pixels: the longer side of a whole photo in a figure
-INCH = 1.1  # the width of a picture in a contact sheet
 
 
 def size_table(photos: PhotoSet) -> pd.DataFrame:
@@ -30,9 +29,9 @@ def class_sheet(photos: PhotoSet, name: str, count: int = 16) -> Figure:
     """Whole photos of a class, spread evenly over its files, under their files' names."""
     members = np.flatnonzero(photos.labels == photos.classes.index(name))
     shown = members[np.linspace(0, len(members) - 1, min(count, len(members))).astype(int)]
-    files = [in_lines(photos.paths[index].split("/")[-1], INCH) for index in shown]
+    files = [in_lines(photos.paths[index].split("/")[-1], PICTURE) for index in shown]
     figure = contact_sheet(whole(photos, shown), files)
-    figure.suptitle(f"{in_lines(name, 8 * INCH)}: {len(shown)} of {len(members):,}")
+    figure.suptitle(f"{in_lines(name, 8 * PICTURE)}: {len(shown)} of {len(members):,}")
     return figure
 
 

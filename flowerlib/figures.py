@@ -28,6 +28,7 @@ _STYLES = (
 USUAL_FONT = "STIXGeneral"  # matplotlib brings it, and the PDF's text is set in it or its like
 WIDTH = 6.3  # inches: the text's width on A4
 SMALL = 7  # points
+PICTURE = 1.1  # inches: the width of one in a contact sheet
 MOST_NAMED_CLASSES = 20  # in one figure
 PER_INCH = 13  # characters of small serif text; 15 on average
 
@@ -87,7 +88,6 @@ def plot_run(run: Run, quantity: str, *, ax: Axes | None = None) -> Axes:
         ax.plot(run.metrics["epoch"], run.metrics[f"{key}_{quantity}"], label=name)
     ax.set(xlabel="Epoch", ylabel=_QUANTITIES[quantity])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend()
     return ax
 
 
@@ -95,7 +95,7 @@ def session_figure(run: Run) -> Figure:
     """Loss (left) and accuracy (right) of one run."""
     figure, axes = plt.subplots(ncols=2, figsize=(WIDTH, 2.5), layout="constrained")
     for quantity, ax in zip(_QUANTITIES, axes, strict=True):
-        plot_run(run, quantity, ax=ax).get_legend().remove()
+        plot_run(run, quantity, ax=ax)
     # one legend for both, where it covers no curve
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(_PASSES))
     return figure
@@ -180,7 +180,7 @@ def contact_sheet(images: Sequence[np.ndarray], titles: Sequence[str], columns: 
         columns: pictures in a row.
     """
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.1 * columns, 1.3 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(PICTURE * columns, 1.3 * rows), squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
@@ -217,7 +217,7 @@ def plot_heat(view: np.ndarray, heat: np.ndarray, *, ax: Axes) -> Axes:
 
     Args:
         view: uint8 (size, size, 3).
-        heat: (size, size), of `flowerlib.training.predict.heat_maps`.
+        heat: (size, size), of `flowerlib.training.trained.grad_cam`.
         ax: where to draw.
     """
     ax.imshow((view * (0.25 + 0.75 * heat[..., None])).astype(np.uint8))

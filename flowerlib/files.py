@@ -23,21 +23,21 @@ RUNS = PROJECT / "runs"
 PATIENCE = 5.0  # seconds: a process whose parent was killed needs a moment to notice
 
 
-def user_path(text: str) -> Path:
+def user_path(text: str | Path) -> Path:
     """The absolute path that a user means; ``~`` is their home, ``~name`` another's.
 
     Raises:
         UserError: there is no such user.
     """
-    expanded = os.path.expanduser(text)
-    if str(expanded).startswith("~"):
+    expanded = os.path.expanduser(str(text))
+    if expanded.startswith("~"):
         raise UserError(f"{text} begins with a user's name that isn't known here. Write the folder's full path.")
     return Path(os.path.realpath(expanded))  # where links lead in a circle pathlib's own raises
 
 
-def is_printable(name: object) -> bool:
+def is_printable(name: str) -> bool:
     """Whether ``name`` can be printed and written as UTF-8: no control characters, no bytes of another encoding."""
-    return isinstance(name, str) and not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name)
+    return not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name)
 
 
 def make_folder(folder: Path) -> Path:
@@ -48,7 +48,7 @@ def make_folder(folder: Path) -> Path:
             pass
     except OSError as error:
         raise UserError(
-            f"Nothing can be written to the folder {folder} ({error.strerror}). "
+            f"Nothing can be written to the folder {folder} ({one_line(error)}). "
             "Choose another folder, or change its permissions."
         ) from error
     return folder
@@ -117,7 +117,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror}). Choose another folder.") from error
+        raise UserError(f"{path} can't be written ({one_line(error)}). Choose another folder.") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -131,7 +131,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
         _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
-            f"{path} could not be written ({error.strerror}); what stood there before is untouched. "
+            f"{path} could not be written ({one_line(error)}); what stood there before is untouched. "
             "Free some space or choose another folder."
         ) from error
     finally:

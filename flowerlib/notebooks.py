@@ -66,7 +66,7 @@ def execute_notebook(
                 start_timeout=KERNEL_SECONDS,
                 progress_bar=False,
                 stdout_file=_Tee(file, echo),
-                stderr_file=_Tee(None, sys.stderr) if echo else file,
+                stderr_file=sys.stderr if echo else file,
             )
     except DeadKernelError as error:
         raise NotebookEnded(
@@ -150,7 +150,7 @@ def _transport(folder: Path) -> dict[str, str]:
 
 
 class _Tee:
-    """A text file that passes everything on to two, either of which may be None."""
+    """A text file that passes everything on to others, of which any may be None."""
 
     def __init__(self, *files: TextIO | None):
         self._files = [file for file in files if file is not None]

@@ -31,20 +31,8 @@ def _in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
-class PhotoBar:
-    """A bar that counts photos through the passes of an epoch; a context manager."""
-
-    def __init__(self, description: str, photos: int):
-        self._bar = progress_bar(desc=description, total=photos, unit="photo")
-
-    def __enter__(self) -> PhotoBar:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._bar.close()
-
-    def over(self, batches: Iterable[tuple]) -> Iterator[tuple]:
-        """Pass batches of (images, labels) on, counting their photos."""
-        for images, labels in batches:
-            yield images, labels
-            self._bar.update(len(labels))
+def counted(batches: Iterable[tuple], bar: tqdm) -> Iterator[tuple]:
+    """Pass batches of (images, labels) on, counting their photos."""
+    for images, labels in batches:
+        yield images, labels
+        bar.update(len(labels))

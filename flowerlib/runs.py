@@ -20,7 +20,7 @@ LAST, BEFORE, BEST = "last.pt", "last.before.pt", "best.pt"  # see flowerlib.tra
 # metrics.csv keeps whatever a float32 loss can be
 Loss = Annotated[float, Field(ge=0, le=float(np.finfo(np.float32).max))]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -43,15 +43,15 @@ class EpochMetrics(_Record):
     """
 
     epoch: int = Field(ge=0)
-    learning_rate: Seconds
+    learning_rate: NonNegative
     train_loss: Loss
     train_acc: Fraction
     val_loss: Loss
     val_acc: Fraction
     val_aug_loss: Loss
     val_aug_acc: Fraction
-    train_seconds: Seconds
-    val_seconds: Seconds
+    train_seconds: NonNegative
+    val_seconds: NonNegative
 
 
 METRICS_COLUMNS = tuple(EpochMetrics.model_fields)
@@ -165,7 +165,7 @@ class RunInfo(Computed):
         earlier: where the epochs before resumes were computed, if not where the last ones were.
         model, input: of the network.
         draws: version of the random draws.
-        peak_memory: of the session's process, in MB.
+        peak_memory: of the session's process, in MiB.
         calibration: of best.pt; None of an earlier version's.
         test: best.pt on the test photos, where some were set aside.
     """
@@ -426,10 +426,12 @@ def is_finished(folder: Path) -> bool:
     return info is not None and info.finished
 
 
-def is_complete(folder: Path, experiment: Experiment) -> bool:
+def is_up_to_date(folder: Path, experiment: Experiment) -> bool:
     """Whether nothing is left to do: a finished run of as many epochs, with its tables, and with enough repeats."""
     info = read_info(folder)
     if info is None or not info.finished or info.settings.epochs != experiment.epochs:
+        return False
+    if experiment.precision not in ("auto", info.precision):  # training says so, and refuses
         return False
     names = ["metrics.csv", "predictions.csv", *(["augmented.csv"] if info.format > 1 else [])]
     tables = all((folder / name).exists() for name in names)
@@ -439,13 +441,6 @@ def is_complete(folder: Path, experiment: Experiment) -> bool:
 def write_info(folder: Path, info: RunInfo) -> None:
     """Write run.json."""
     write_text(folder / "run.json", info.model_dump_json(indent=2) + "\n")
-
-
-def confusion_matrix(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Count the validation photos by label (rows) and most probable class (columns)."""
-    classes = list(predictions.columns[2:])
-    predicted = predictions[classes].idxmax(axis="columns")
-    return pd.crosstab(predictions["label"], predicted).reindex(index=classes, columns=classes, fill_value=0)
 
 
 def _read_metrics(path: Path, epochs: int) -> pd.DataFrame:

@@ -25,8 +25,8 @@ from flowerlib.runs import (
     LAST,
     epochs_done,
     inputs,
-    is_complete,
     is_finished,
+    is_up_to_date,
     read_info,
     read_run,
     refuse_other_inputs,
@@ -81,12 +81,14 @@ def run_sessions(
         plan = Plan(name, each, runs / photos[same_photos].name / group / name)
         plans.append(plan)
         if force or not _recorded_as_complete(plan, photos[same_photos]):
-            from flowerlib.training.plan import plan_run  # PyTorch takes seconds, which finished sessions don't need
+            from flowerlib.training.provenance import (
+                plan_run,
+            )  # PyTorch takes seconds, which finished sessions don't need
 
             info, size = plan_run(each, photos[same_photos])
             if not force:
                 refuse_other_inputs(plan.folder, info)
-            if force or not is_complete(plan.folder, each):
+            if force or not is_up_to_date(plan.folder, each):
                 waiting.append(plan)
                 needed += size if force or not (plan.folder / LAST).exists() else 0
     for plan in waiting:
@@ -134,7 +136,7 @@ def _recorded_as_complete(plan: Plan, photos: PhotoSet) -> bool:
     Where it does not, the session is planned, and what is wrong is said then.
     """
     before = read_info(plan.folder)
-    if before is None or not is_complete(plan.folder, plan.experiment) or not same_weights(plan.experiment, before):
+    if before is None or not is_up_to_date(plan.folder, plan.experiment) or not same_weights(plan.experiment, before):
         return False
     dataset = before.dataset.model_copy(update={"fingerprint": photos.fingerprint})
     split = before.split.model_copy(update={"fingerprint": split_photos(photos, plan.experiment).fingerprint})

@@ -143,7 +143,7 @@ def test_a_session_that_kills_its_workers_is_given_up_and_the_others_go_on(
     two_workers, tmp_path, arguments, monkeypatch, capsys
 ):
     monkeypatch.setattr(cluster, "_work", dies_at_seed_0)
-    monkeypatch.setattr(cluster, "is_complete", lambda folder, experiment: True)
+    monkeypatch.setattr(cluster, "is_up_to_date", lambda folder, experiment: True)
     few = "--set=seeds=[0, 1, 2, 3]"  # Dask keeps back what is more than twice its workers, without being asked
     assert main([*arguments, few, "--cluster", two_workers.scheduler_address]) == 1
     said = capsys.readouterr().err

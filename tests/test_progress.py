@@ -3,7 +3,7 @@ import sys
 import pytest
 from tqdm import tqdm
 
-from flowerlib.progress import PROGRESS_VARIABLE, PhotoBar, progress_bar
+from flowerlib.progress import PROGRESS_VARIABLE, counted, progress_bar
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ def test_a_bar_shows_where_somebody_watches(monkeypatch, terminal, variable, sho
     assert progress_bar(total=3).disable is not shown
 
 
-def test_a_photo_bar_passes_batches_on_and_counts_photos(monkeypatch):
+def test_batches_are_passed_on_and_their_photos_counted(monkeypatch):
     monkeypatch.setenv(PROGRESS_VARIABLE, "terminal")
     batches = [("images", [0, 1, 2]), ("more", [3])]
-    with PhotoBar("epoch 0", 4) as bar:
-        assert list(bar.over(batches)) == batches
-        assert isinstance(bar._bar, tqdm)
-        assert bar._bar.n == 4
+    with progress_bar(total=4) as bar:
+        assert list(counted(batches, bar)) == batches
+        assert isinstance(bar, tqdm)
+        assert bar.n == 4

@@ -11,7 +11,7 @@ from made_up import changed, make_run, with_right
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.files import REPORT
-from flowerlib.grouping import group_seeds, pool_folds
+from flowerlib.report.grouping import group_seeds, pool_folds
 from flowerlib.runs import (
     EpochMetrics,
     InputInfo,
@@ -86,11 +86,6 @@ def test_folds_that_are_incomplete_or_of_another_number_are_left_out_aloud(capsy
     assert "2 of 3 folds are finished: own" in capsys.readouterr().out
     of_four = changed(fold(1, 25, 50), settings={"folds": 4})
     assert pool_folds([fold(0, 80, 100), of_four, fold(2, 30, 100)]) == []
-
-
-def test_repeats_are_read_as_written(tmp_path):
-    write_repeats(tmp_path / "repeats.csv", [1 / 3, 0.1])
-    assert pd.read_csv(tmp_path / "repeats.csv")["val_aug_acc"].tolist() == [1 / 3, 0.1]
 
 
 def test_how_often_each_photo_was_right_is_read_as_written(folder):

@@ -36,8 +36,10 @@ from flowerlib.training.loop import Computation, predict, score
 from flowerlib.training.model import build_model, for_evaluation, load_weights, standardization
 from flowerlib.training.resident import pick_loader
 
-WARM_UP, MEASURED = 3, 16  # batches of 32 photos; with another batch size, as many batches as make as many photos
-RESNET18_FLOP = 10.65e9  # for one 224 x 224 photo in a training step: forward, and twice as many backward
+WARM_UP = 3  # batches
+MEASURED = 16  # batches of 32 photos; with another batch size, as many batches as make as many photos
+# For one 224 x 224 photo in a training step: forward, and twice as many backward, but for the gradient by the photo.
+RESNET18_FLOP = 10.65e9
 TRAINING, VALIDATION = 2278, 570  # photos in the paper's split
 EQUAL_SHARE = 2 * VALIDATION / (2 * VALIDATION + 3 * TRAINING)  # evaluation's share of an epoch's operations
 

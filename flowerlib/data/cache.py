@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from flowerlib.errors import UserError
+from flowerlib.errors import UserError, one_line
 from flowerlib.files import DATA, check_space, locked, make_folder, user_path
 
 CHANNELS = 3
@@ -116,7 +116,7 @@ def new_cache(fingerprint: str, side: int, needed: int) -> Iterator[CacheWriter 
             building.rename(folder)
         except OSError as error:
             raise UserError(
-                f"The decoded photos could not be written to {folder.parent} ({error.strerror}). {WAYS_OUT}"
+                f"The decoded photos could not be written to {folder.parent} ({one_line(error)}). {WAYS_OUT}"
             ) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from flowerlib.experiment import Experiment
-from flowerlib.grouping import Session
 from flowerlib.report.curves import scatter
+from flowerlib.report.grouping import Session
 from flowerlib.report.paper.others import others_index, others_tables
 from flowerlib.report.paper.published import SESSIONS, VALIDATION_PHOTOS, published_tables
 from flowerlib.report.statistics import accuracy

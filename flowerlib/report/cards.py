@@ -10,8 +10,8 @@ import pandas as pd
 from flowerlib.data.listing import VALIDATION, part_of
 from flowerlib.data.photos import SYNTHETIC
 from flowerlib.experiment import Experiment
-from flowerlib.grouping import Session
 from flowerlib.report.display import escaped
+from flowerlib.report.grouping import Session
 from flowerlib.report.phrases import IMAGENET_WEIGHTS, decimal, in_words, label, listing, network, start, whole
 from flowerlib.report.results import all_runs, is_of_papers_photos
 from flowerlib.runs import Computed
@@ -156,7 +156,7 @@ def compute_card(sessions: Sequence[Session]) -> pd.DataFrame:
                 "Parameters (M)": "–" if info.model is None else decimal(info.model.parameters / 1e6, 1),
                 "Multiply-adds (G)": "–" if info.model is None else decimal(info.model.multiply_adds / 1e9, 2),
                 "Hours": decimal(seconds / 3600, 1),
-                "Memory (GB)": "–" if info.peak_memory is None else decimal(info.peak_memory / 1000, 1),
+                "Memory (GiB)": "–" if info.peak_memory is None else decimal(info.peak_memory / 1024, 1),
                 "Precision": info.precision,
             }
         )

@@ -21,7 +21,7 @@ from flowerlib.errors import UserError
 from flowerlib.figures import SMALL, WIDTH, contact_sheet, in_lines, plot_heat
 from flowerlib.files import DATA
 from flowerlib.runs import Run
-from flowerlib.training.predict import clean_views, heat_maps, last_map, load_network
+from flowerlib.training.trained import clean_views, grad_cam, last_feature_layer, load_network
 
 LINE = 0.13  # inches: a line of a title
 
@@ -58,7 +58,7 @@ def why_no_heatmaps(run: Run, photos: PhotoSet | None) -> str | None:
     try:
         if reason := why_no_gallery(run, photos):
             return reason
-        if last_map(load_network(run)) is None:
+        if last_feature_layer(load_network(run)) is None:
             return f"Heat maps are made for ResNets and EfficientNet-Lite0 only, not for {run.info.settings.model}."
     except UserError as error:
         return str(error)
@@ -116,7 +116,7 @@ def pairs_figure(
 def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
     """Photos, and under each what of it speaks for the predicted class: bright, the strongest half outlined.
 
-    Grad-CAM (see `heat_maps`) on the network of last.pt, which predictions.csv is of.
+    Grad-CAM (see `grad_cam`) on the network of last.pt, which predictions.csv is of.
 
     Args:
         run: whose network it is.
@@ -127,14 +127,14 @@ def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
         UserError: the checkpoint can't be used, or the network is of another kind (see `why_no_heatmaps`).
     """
     network = load_network(run)
-    layer = last_map(network)
+    layer = last_feature_layer(network)
     if layer is None:
         raise UserError(why_no_heatmaps(run, photos))
     if rows.empty:
         return _nothing()
     views = _views(run, photos, rows)
     predicted = [run.classes.index(name) for name in rows["predicted"]]
-    maps = heat_maps(network, layer, views, predicted, run.info.input)
+    maps = grad_cam(network, layer, views, predicted, run.info.input)
 
     side = WIDTH / max(len(rows), 4)
     titles = _titles(rows, side)

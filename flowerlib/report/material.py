@@ -15,9 +15,9 @@ from flowerlib.data.labels import LABELS, read_labels
 from flowerlib.errors import UserError, one_line
 from flowerlib.experiment import base_name, fold_name, load_yaml, read_experiments
 from flowerlib.files import NOTEBOOKS, REPORT
-from flowerlib.grouping import Session, group_seeds, pool_folds
 from flowerlib.report.claims import paper_sessions
 from flowerlib.report.display import TitlePage
+from flowerlib.report.grouping import Session, group_seeds, pool_folds
 from flowerlib.report.results import all_runs, is_of_papers_photos
 from flowerlib.runs import Run, is_finished, read_info, read_runs
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from flowerlib.grouping import Session
 from flowerlib.report.display import escaped
+from flowerlib.report.grouping import Session
 from flowerlib.runs import RunInfo
 
 MISSING = "–"

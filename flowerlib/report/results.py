@@ -14,9 +14,9 @@ import scipy.stats
 from flowerlib.data.duplicates import across_split, leaked, under_two_labels
 from flowerlib.data.photos import paper_fingerprint
 from flowerlib.experiment import Experiment
-from flowerlib.grouping import Session
 from flowerlib.report.beside import headline
 from flowerlib.report.claims import paper_sessions
+from flowerlib.report.grouping import Session
 from flowerlib.report.measures import FINAL_ACCURACY, evaluate
 from flowerlib.report.paper.published import published_tables
 from flowerlib.report.phrases import MISSING, decimal, interval, label, listing, network, whole

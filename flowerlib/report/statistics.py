@@ -22,7 +22,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from flowerlib.calibration import BINS, bin_of
-from flowerlib.runs import confusion_matrix
 
 ALPHA = 0.05
 TAILS = (ALPHA / 2, 1 - ALPHA / 2)
@@ -185,6 +184,13 @@ def accuracy(predictions: pd.DataFrame) -> Interval:
     """Top-1 accuracy with its Wilson interval."""
     correct = outcomes(predictions)["correct"]
     return wilson(correct.sum(), len(correct))
+
+
+def confusion_matrix(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Count the validation photos by label (rows) and most probable class (columns)."""
+    classes = list(predictions.columns[2:])
+    predicted = predictions[classes].idxmax(axis="columns")
+    return pd.crosstab(predictions["label"], predicted).reindex(index=classes, columns=classes, fill_value=0)
 
 
 def class_table(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -141,7 +141,9 @@ def read_last(
             else:
                 if damaged:
                     (run_dir / LAST).unlink()  # else it would replace the good one
-                print(*damaged, f"Going on after epoch {progress.history[-1].epoch} of {path}.", sep="\n", flush=True)
+                if len(progress.history) < info.settings.epochs:
+                    damaged.append(f"Resuming after epoch {progress.history[-1].epoch} of {path}.")
+                print(*damaged, sep="\n", end="\n" if damaged else "", flush=True)
                 return progress
     if damaged:
         raise UserError(f"{' '.join(damaged)} Run with --force to begin again.")
@@ -157,11 +159,9 @@ def _restore(
 ) -> Progress:
     checkpoint = read_checkpoint(path)
     try:
-        _refuse_other_inputs(path, checkpoint, info)
+        _refuse_other_checkpoint(path, checkpoint, info)
         history = _read_history(checkpoint["history"])
         logits = checkpoint["logits"].reshape(info.split.validation, len(info.dataset.classes))
-        if logits.dtype != torch.float32 or logits.isnan().any():
-            raise ValueError("its logits are not numbers")
         earlier = tuple(EarlierEpochs.model_validate(part) for part in checkpoint["earlier"])
         computed = EarlierEpochs.model_validate({**checkpoint["computed"], "epochs": len(history)})
         if computed.model_dump(exclude={"epochs"}) != info.computed.model_dump():
@@ -191,7 +191,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise _damaged(path, error) from error
 
 
-def _refuse_other_inputs(path: Path, checkpoint: dict[str, Any], info: RunInfo) -> None:
+def _refuse_other_checkpoint(path: Path, checkpoint: dict[str, Any], info: RunInfo) -> None:
     now = training_inputs(info)
     before = _with_defaults(checkpoint["inputs"], now)
     if info.settings.precision != "auto":

@@ -77,7 +77,7 @@ def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
 
 
 def peak_memory() -> float | None:
-    """The most memory that this process has held, in MB; None on Windows, which doesn't count it."""
+    """The most memory that this process has held, in MiB; None on Windows, which doesn't count it."""
     if sys.platform == "win32":
         return None
     import resource  # which Windows lacks

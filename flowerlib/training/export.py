@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from flowerlib.files import make_folder, replacing
-from flowerlib.training.predict import read_best
+from flowerlib.training.trained import read_best
 
 TOLERANCE = 1e-3  # in logits: many times what the order of float32 sums may change in a deep network
 

@@ -42,7 +42,7 @@ class Loader:
     augment: Callable[[np.ndarray, Augmentation, int], np.ndarray] = field(default=augment, kw_only=True)
 
     def training(self, indices: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Augmented views of every photo, in an order drawn for this epoch; no batch holds a single photo.
+        """Augmented views of every photo, in an order drawn for this epoch; a last batch of one joins the one before.
 
         Batch norm can't be trained on one photo where a network's maps shrink to one pixel.
         """

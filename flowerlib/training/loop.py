@@ -21,7 +21,7 @@ from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.files import check_space, locked, make_folder
-from flowerlib.progress import PhotoBar
+from flowerlib.progress import counted, progress_bar
 from flowerlib.runs import (
     BEST,
     EpochMetrics,
@@ -29,8 +29,8 @@ from flowerlib.runs import (
     InputInfo,
     Run,
     RunInfo,
-    is_complete,
     is_unequal,
+    is_up_to_date,
     read_info,
     read_run,
     refuse_other_inputs,
@@ -81,8 +81,8 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
     """Train one session, or resume it where it stopped, and write its tables to ``run_dir``.
 
     Each epoch trains on the augmented training photos (paper, section 3), then evaluates the validation
-    photos twice: clean, and augmented as in the paper. Every random draw is keyed by the seed, the epoch and the
-    photo, so that a checkpoint needs no generator state.
+    photos twice: clean, and augmented as in the paper. Every random draw depends on nothing but the seed, and
+    some on the epoch and the photo, so that a checkpoint needs no generator state.
 
     Args:
         experiment: the settings.
@@ -130,7 +130,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     info = describe_run(experiment, photos, indices, weights, model, device, precision)
     refuse_other_inputs(run_dir, info)
     progress = read_last(run_dir, info, model, optimizer, scheduler)
-    if is_complete(run_dir, experiment):
+    if is_up_to_date(run_dir, experiment):
         return read_run(run_dir)
     info = _begin(run_dir, info, progress, model)
     history, logits = progress.history, progress.logits
@@ -146,16 +146,19 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
         learning_rate = scheduler.get_last_lr()[0]
         torch.manual_seed(dropout_seed(experiment.seed, epoch))
         try:
-            with PhotoBar(f"epoch {epoch}", len(indices.train) + 2 * len(indices.validation)) as bar:
+            photos_seen = len(indices.train) + 2 * len(indices.validation)
+            with progress_bar(desc=f"epoch {epoch}", total=photos_seen, unit="photo") as bar:
                 batches = loader.training(indices.train, epoch)
                 if epoch == first and device.type == "cpu":
                     batches = with_forecast(batches, experiment, indices, experiment.epochs - first)
                 begun = perf_counter()
-                train_loss, train_acc = train_epoch(model, optimizer, bar.over(batches), computation, class_weights)
+                train_loss, train_acc = train_epoch(
+                    model, optimizer, counted(batches, bar), computation, class_weights
+                )
                 trained = perf_counter()
                 network = for_evaluation(model)
-                logits, labels = predict(network, bar.over(loader.clean(indices.validation)), computation)
-                augmented = predict(network, bar.over(loader.augmented(indices.validation, epoch)), computation)
+                logits, labels = predict(network, counted(loader.clean(indices.validation), bar), computation)
+                augmented = predict(network, counted(loader.augmented(indices.validation, epoch), bar), computation)
                 evaluated = perf_counter()
             val_loss, val_acc = score(logits, labels)
             val_aug_loss, val_aug_acc = score(*augmented)
@@ -184,7 +187,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
         history.append(row)
         write_metrics(run_dir / "metrics.csv", history)
         write_last(run_dir, info, model, optimizer, scheduler, history, logits)
-        by_class = class_accuracies(logits, labels, info) if is_unequal(info.dataset.classes) else ""
+        by_class = class_line(logits, labels, info) if is_unequal(info.dataset.classes) else ""
         print(epoch_line(row, experiment.epochs) + by_class, flush=True)  # printed only once it is saved
 
     names, labels = [photos.paths[index] for index in indices.validation], photos.labels[indices.validation]
@@ -247,10 +250,10 @@ def evaluate_repeatedly(
     """
     accuracies, correct = [], np.zeros(len(validation), np.int64)
     experiment = loader.experiment
-    with PhotoBar("repeats", experiment.repeats * len(validation)) as bar:
+    with progress_bar(desc="repeats", total=experiment.repeats * len(validation), unit="photo") as bar:
         for number in range(experiment.repeats):
-            views = bar.over(loader.augmented(validation, experiment.epochs + number))
-            logits, labels = predict(model, views, computation)
+            views = loader.augmented(validation, experiment.epochs + number)
+            logits, labels = predict(model, counted(views, bar), computation)
             accuracies.append(score(logits, labels)[1])
             correct += (logits.argmax(dim=1) == labels).numpy()
     return accuracies, correct
@@ -343,7 +346,7 @@ def score(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
     return loss, (logits.argmax(dim=1) == labels).double().mean().item()
 
 
-def class_accuracies(logits: torch.Tensor, labels: torch.Tensor, info: RunInfo) -> str:
+def class_line(logits: torch.Tensor, labels: torch.Tensor, info: RunInfo) -> str:
     """What is added to an epoch's line where classes are unequal: the mean over classes, and the smallest class."""
     right = (logits.argmax(dim=1) == labels).double()
     photos = torch.bincount(labels, minlength=len(info.dataset.classes))

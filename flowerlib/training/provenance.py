@@ -1,4 +1,4 @@
-"""run.json at the start of a session: its inputs, and what computes it."""
+"""run.json at the start of a session: its inputs, and what computes it. What can be known to fail fails here."""
 
 from __future__ import annotations
 
@@ -12,15 +12,30 @@ import torch
 from torch import nn
 
 from flowerlib.data.photos import PhotoSet
-from flowerlib.data.split import Split
+from flowerlib.data.split import Split, split_photos
 from flowerlib.experiment import Experiment
 from flowerlib.files import PROJECT
 from flowerlib.runs import DatasetInfo, RunInfo, SplitInfo
 from flowerlib.training.augment import DRAWS
-from flowerlib.training.device import describe_device
-from flowerlib.training.model import Weights, describe_model, standardization
+from flowerlib.training.checkpoint import space_needed
+from flowerlib.training.device import describe_device, pick_device, pick_precision
+from flowerlib.training.model import Weights, check_model, describe_model, load_weights, standardization
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow")  # those that can change a result
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow")  # those that can change a result
+
+
+def plan_run(experiment: Experiment, photos: PhotoSet) -> tuple[RunInfo, int]:
+    """The run.json with which a session begins, and how many bytes its checkpoints take.
+
+    Raises:
+        UserError: the weights, the network or the device can't be used.
+    """
+    device = pick_device(experiment.device)
+    weights = load_weights(experiment.weights, experiment.model)
+    model = check_model(experiment, len(photos.classes), weights)
+    precision = pick_precision(experiment.precision, device)
+    info = describe_run(experiment, photos, split_photos(photos, experiment), weights, model, device, precision)
+    return info, space_needed(model)
 
 
 def describe_run(

@@ -28,7 +28,7 @@ from flowerlib.training.loader import CPU, Loader, pinned, send
 PHOTOS_PER_LAUNCH, PIXELS_PER_LAUNCH = 128, 128 * 500 * 500
 COMPARED = 32  # photos, on which a device is compared with the CPU
 MOST_DIFFERENCE = 0.1  # grey levels, on average: the same arithmetic may differ by rounding, in a few pixels
-FIXED_POINT = 1 << 16  # Pillow computes positions in 65,536ths of a pixel
+FIXED_POINT = 1 << 16  # Pillow computes positions and filters' weights in 65,536ths
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ def _triangles(lengths: torch.Tensor, boxes: torch.Tensor, taps: int, size: int)
     inputs = torch.arange(taps, device=boxes.device) + 0.5
     weights = (1 - (inputs - centres).abs() / step.clamp(min=1)).clamp(min=0) * (inputs < lengths[:, None, None])
     weights = weights / weights.sum(dim=-1, keepdim=True)
-    return ((weights * 65536).round() / 65536).float()
+    return ((weights * FIXED_POINT).round() / FIXED_POINT).float()
 
 
 def _moved(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:

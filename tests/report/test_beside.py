@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from made_up import make_run, with_right
 
-from flowerlib.grouping import Session
 from flowerlib.report.beside import LATE, headline, noise, others_numbers, others_table
+from flowerlib.report.grouping import Session
 from flowerlib.report.paper.published import SESSIONS
 from flowerlib.report.statistics import wilson
 

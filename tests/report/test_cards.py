@@ -6,8 +6,8 @@ import pytest
 from made_up import changed, make_run
 
 from flowerlib.data.photos import paper_fingerprint
-from flowerlib.grouping import Session
 from flowerlib.report import cards
+from flowerlib.report.grouping import Session
 from flowerlib.runs import Device, EarlierEpochs
 
 # the fingerprint of the paper's photos, as every run on them has recorded it

@@ -18,7 +18,7 @@ from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.report import gallery
-from flowerlib.report.gallery import heat_maps, last_map, load_network, why_no_gallery, why_no_heatmaps
+from flowerlib.report.gallery import grad_cam, last_feature_layer, load_network, why_no_gallery, why_no_heatmaps
 from flowerlib.report.statistics import confident_mistakes, outcomes, unsure_hits
 from flowerlib.runs import InputInfo
 from flowerlib.training.augment import normalize
@@ -190,8 +190,8 @@ def test_a_network_without_a_last_map_is_refused_by_name(session, monkeypatch):
     run, photos = session
     with torch.device("meta"):
         transformer = get_model("vit_b_32")
-        assert last_map(get_model("resnext50_32x4d")) is not None
-    assert last_map(transformer) is None
+        assert last_feature_layer(get_model("resnext50_32x4d")) is not None
+    assert last_feature_layer(transformer) is None
     monkeypatch.setattr(gallery, "load_network", lambda run: transformer)
     run = changed(run, settings={"model": "vit_b_32"})
     assert "vit_b_32" in why_no_heatmaps(run, photos)
@@ -234,7 +234,7 @@ class Quadrants(nn.Module):
 @pytest.mark.parametrize("quadrant", range(4))
 def test_the_heat_lies_where_the_network_looks(quadrant):
     network = Quadrants().eval()
-    maps = heat_maps(network, network.features, BRIGHT, [quadrant, 3 - quadrant], InputInfo())
+    maps = grad_cam(network, network.features, BRIGHT, [quadrant, 3 - quadrant], InputInfo())
     assert maps.shape == (2, 32, 32)
     assert maps.max(axis=(1, 2)).tolist() == [1, 1]
     assert maps.min() >= 0
@@ -247,7 +247,7 @@ def test_the_heat_lies_where_the_network_looks(quadrant):
 
 def test_there_is_no_heat_where_nothing_speaks_for_the_class():
     network = Quadrants(sign=-1.0).eval()
-    maps = heat_maps(network, network.features, BRIGHT[:1], [0], InputInfo())
+    maps = grad_cam(network, network.features, BRIGHT[:1], [0], InputInfo())
     assert (maps == 0).all()
 
 
@@ -262,7 +262,7 @@ def test_heat_maps_stand_under_their_photos(session, monkeypatch):
         heat[:, :20, :20] = 1
         return heat
 
-    monkeypatch.setattr(gallery, "heat_maps", corner)
+    monkeypatch.setattr(gallery, "grad_cam", corner)
     rows = pd.concat([confident_mistakes(run.predictions, 2), unsure_hits(run.predictions, 1)])
     axes = pictures(gallery.heatmap_figure(run, photos, rows))
     assert [run.classes[target] for target in asked] == rows["predicted"].tolist()

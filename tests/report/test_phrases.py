@@ -3,8 +3,8 @@ import math
 import pytest
 from made_up import changed, make_run
 
-from flowerlib.grouping import Session
 from flowerlib.report import phrases
+from flowerlib.report.grouping import Session
 
 
 @pytest.mark.parametrize(

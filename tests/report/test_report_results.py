@@ -8,8 +8,8 @@ from made_up import PHOTOS, changed, make_run, with_right
 
 from flowerlib.data.photos import paper_fingerprint
 from flowerlib.files import REPORT
-from flowerlib.grouping import Session
 from flowerlib.report import material, results
+from flowerlib.report.grouping import Session
 from flowerlib.runs import CalibrationInfo, Device, HeldOutInfo
 
 

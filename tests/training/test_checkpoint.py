@@ -41,8 +41,6 @@ def test_a_checkpoint_gives_back_where_the_session_stood(last):
         lambda last: last["history"][0].update(epoch=1),
         lambda last: last["history"].append(last["history"][0]),
         lambda last: last["history"][0].update(val_acc=float("nan")),
-        lambda last: last.update(logits=last["logits"].long()),
-        lambda last: last.update(logits=last["logits"] + torch.nan),
         lambda last: last.update(logits=torch.zeros(4, 2)),
         lambda last: last.update(earlier=[{"epochs": 1}]),
         lambda last: last.pop("scheduler"),

@@ -5,7 +5,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torchvision.models import get_model
 
 from flowerlib.cli import main
 from flowerlib.data.photos import load_photos
@@ -17,7 +16,7 @@ from flowerlib.training import export
 from flowerlib.training.augment import normalize
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import train_and_evaluate
-from flowerlib.training.predict import read_best
+from flowerlib.training.trained import read_best
 
 OWN_PHOTOS = PROJECT / "docs" / "own-photos.md"
 TINY = Experiment(weights="none", image_size=40, epochs=1, batch_size=8, device="cpu", precision="float32")
@@ -94,12 +93,3 @@ def test_what_is_no_best_pt_is_named(trained, tmp_path, capsys, name):
     run_dir, _, _ = trained
     assert main(["export", str(run_dir / name), str(tmp_path / "best.onnx")]) == 1
     assert str(run_dir / name) in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["vgg11", "mobilenet_v2", "vit_b_32"])
-def test_other_networks_heads_stand_where_torchvision_puts_them(name):
-    from flowerlib.training.model import build_model, load_weights
-
-    ours = build_model(name, 3, load_weights("none", name)).state_dict()
-    theirs = get_model(name, num_classes=3).state_dict()
-    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}

@@ -19,8 +19,8 @@ from flowerlib.training.lite0 import EfficientNetLite0
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, predict, train_and_evaluate
 from flowerlib.training.model import build_model, load_weights, standardization
-from flowerlib.training.predict import heat_maps, last_map, load_network
 from flowerlib.training.resident import ResidentLoader
+from flowerlib.training.trained import grad_cam, last_feature_layer, load_network
 from flowerlib.training.weights_file import installed_file
 
 NAME = "efficientnet_lite0"
@@ -126,6 +126,6 @@ def test_a_frozen_session_trains_its_head_and_records_what_it_is(photo_folder, t
 def test_it_is_shown_where_the_network_looks(whole):
     with cbook.get_sample_data("grace_hopper.jpg") as file:
         views = np.stack([centre_crop(np.asarray(Image.open(file)), 224)])
-    (heat,) = heat_maps(whole, last_map(whole), views, [MILITARY_UNIFORM], standardization(NAME))
+    (heat,) = grad_cam(whole, last_feature_layer(whole), views, [MILITARY_UNIFORM], standardization(NAME))
     assert heat.max() == 1
     assert heat[112:].sum() > heat[:112].sum()  # the uniform is in the lower half

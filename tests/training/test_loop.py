@@ -17,7 +17,8 @@ from flowerlib.data.photos import load_photos
 from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
-from flowerlib.runs import METRICS_COLUMNS, InputInfo, confusion_matrix, read_run
+from flowerlib.report.statistics import confusion_matrix
+from flowerlib.runs import METRICS_COLUMNS, InputInfo, is_up_to_date, read_run
 from flowerlib.training import loop as train
 from flowerlib.training.augment import DRAWS
 from flowerlib.training.loader import Loader
@@ -31,7 +32,7 @@ from flowerlib.training.loop import (
     train_epoch,
 )
 from flowerlib.training.model import build_model, for_evaluation, load_weights
-from flowerlib.training.predict import read_best
+from flowerlib.training.trained import read_best
 
 TINY = {
     "weights": "none",
@@ -100,38 +101,6 @@ def test_two_runs_with_one_seed_are_identical_and_another_seed_differs(photos, t
     assert not a.equals(c)
 
 
-class Stop(Exception):
-    pass
-
-
-@pytest.mark.parametrize("interrupted", ["write_last", "predict", "write_predictions"])
-def test_an_interrupted_session_ends_as_an_uninterrupted_one(photos, tmp_path, monkeypatch, interrupted):
-    experiment = Experiment(**TINY)
-    whole = train_and_evaluate(experiment, photos, tmp_path / "whole")
-
-    original, calls = getattr(train, interrupted), []
-
-    def stop(*arguments):
-        calls.append(arguments)
-        if len(calls) == (1 if interrupted == "write_predictions" else 2):
-            raise Stop
-        return original(*arguments)
-
-    monkeypatch.setattr(train, interrupted, stop)
-    with pytest.raises(Stop):
-        train_and_evaluate(experiment, photos, tmp_path / "broken")
-    monkeypatch.undo()
-    resumed = train_and_evaluate(experiment, photos, tmp_path / "broken")
-
-    pd.testing.assert_frame_equal(
-        whole.metrics.drop(columns=SECONDS), resumed.metrics.drop(columns=SECONDS), check_exact=True
-    )
-    pd.testing.assert_frame_equal(whole.predictions, resumed.predictions, check_exact=True)
-    assert whole.info.calibration == resumed.info.calibration is not None
-    last = [torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("whole", "broken")]
-    assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])
-
-
 def test_a_checkpoint_of_other_inputs_is_refused_by_name(photos, tmp_path):
     train_and_evaluate(Experiment(**TINY | {"epochs": 1}), photos, tmp_path)
     with pytest.raises(UserError, match=r"momentum: 0\.9 then, 0\.5 now"):
@@ -157,6 +126,8 @@ def test_a_resumed_session_keeps_its_precision_unless_another_is_asked_for(photo
     train_and_evaluate(float32, photos, tmp_path)
     with pytest.raises(UserError, match="precision: float32 then, bfloat16 now"):
         train_and_evaluate(float32.model_copy(update={"epochs": 2, "precision": "bfloat16"}), photos, tmp_path)
+    assert is_up_to_date(tmp_path, float32)
+    assert not is_up_to_date(tmp_path, float32.model_copy(update={"precision": "bfloat16"}))
     auto = float32.model_copy(update={"epochs": 2, "precision": "auto"})
     assert train_and_evaluate(auto, photos, tmp_path).info.precision == "float32"
 
@@ -220,13 +191,6 @@ def test_a_finished_run_keeps_saying_where_it_was_computed(photos, tmp_path):
     assert train_and_evaluate(experiment, photos, tmp_path).info.commit == "another"
 
 
-@pytest.mark.parametrize("spoil", ["{", "[]", "{}"])
-def test_a_damaged_run_json_is_named(tmp_path, spoil):
-    (tmp_path / "run.json").write_text(spoil)
-    with pytest.raises(UserError, match=r"run\.json"):
-        read_run(tmp_path)
-
-
 def test_means_are_over_photos_not_over_batches():
     torch.manual_seed(0)
     images, labels = torch.randint(0, 256, (10, 8, 8, 3), dtype=torch.uint8), torch.arange(10) % 3
@@ -263,9 +227,6 @@ def test_score_of_known_logits():
 
 
 def test_bfloat16_gives_nearly_the_same_logits(photos):
-    from flowerlib.training.loader import Loader
-    from flowerlib.training.model import build_model, load_weights
-
     torch.manual_seed(0)
     model = build_model("resnet18", 3, load_weights("none", "resnet18")).to(memory_format=torch.channels_last)
     batches = list(Loader(Experiment(**TINY | {"image_size": 64}), photos).clean(np.arange(24)))
@@ -289,8 +250,6 @@ def test_run_json_is_plain_json(photos, tmp_path):
 
 def test_a_frozen_backbone_stays_as_it_was_and_the_head_learns(photos, tmp_path):
     torch.manual_seed(0)
-    from flowerlib.training.model import build_model, load_weights
-
     start = build_model("resnet18", 3, load_weights("none", "resnet18"))
     torch.save(start.state_dict(), tmp_path / "start.pth")
     settings = TINY | {"weights": str(tmp_path / "start.pth"), "freeze": True}
@@ -304,9 +263,6 @@ def test_a_frozen_backbone_stays_as_it_was_and_the_head_learns(photos, tmp_path)
 
 
 def test_the_last_network_is_evaluated_on_new_augmentations_each_time(photos, tmp_path):
-    from flowerlib.training.loader import Loader
-    from flowerlib.training.model import build_model, load_weights
-
     experiment = Experiment(**TINY | {"repeats": 6})
     run = train_and_evaluate(experiment, photos, tmp_path)
     assert len(run.repeats) == 6

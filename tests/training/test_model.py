@@ -3,7 +3,7 @@ import hashlib
 import pytest
 import torch
 from torch import nn
-from torchvision.models import get_model_weights, resnet18, resnet34
+from torchvision.models import get_model, get_model_weights, resnet18, resnet34
 
 from flowerlib.errors import UserError
 from flowerlib.training import model as model_module
@@ -23,9 +23,14 @@ def weights_folder_of_ours(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_32", "densenet121", "efficientnet_lite0"])
-def test_the_head_gets_the_classes_wherever_it_stands(name):
-    model = build_model(name, 3, NONE).eval()
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_32", "densenet121", "vgg11"])
+def test_the_head_gets_the_classes_where_torchvision_puts_it(name):
+    ours, theirs = build_model(name, 3, NONE).state_dict(), get_model(name, num_classes=3).state_dict()
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
+
+
+def test_lite0_gets_a_head_of_the_classes():
+    model = build_model("efficientnet_lite0", 3, NONE).eval()
     assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 3)
 
 

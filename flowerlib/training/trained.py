@@ -137,7 +137,7 @@ def load_network(run: Run) -> nn.Module:
     return network.eval()
 
 
-def last_map(network: nn.Module) -> nn.Module | None:
+def last_feature_layer(network: nn.Module) -> nn.Module | None:
     """The module that outputs a network's last feature maps; None except for ResNets and EfficientNet-Lite0.
 
     Other networks have none (vision transformers), or no name in common by which it could be found.
@@ -158,7 +158,7 @@ def clean_views(photos: PhotoSet, names: Iterable[str], size: int) -> np.ndarray
     return np.stack([centre_crop(photos.read(photos.paths.index(name)), size) for name in names])
 
 
-def heat_maps(
+def grad_cam(
     network: nn.Module, layer: nn.Module, views: np.ndarray, targets: Sequence[int], standardization: InputInfo
 ) -> np.ndarray:
     """How strongly each place in a picture speaks for a class: Grad-CAM.

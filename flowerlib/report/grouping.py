@@ -120,7 +120,11 @@ def _pooled(name: str, folds: Sequence[Run]) -> Run:
     seconds = {
         name: sum(run.metrics[name] for run in folds) for name in ("train_seconds", "val_seconds") if name in metrics
     }
-    others = [EarlierEpochs(**dict(run.info.computed), epochs=run.info.settings.epochs) for run in folds[1:]]
+    others = [
+        part
+        for run in folds[1:]
+        for part in (*run.info.earlier, EarlierEpochs(**dict(run.info.computed), epochs=run.info.settings.epochs))
+    ]
     repeats = [run.repeats for run in folds]
     return Run(
         name,
