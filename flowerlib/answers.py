@@ -15,9 +15,9 @@ import pandas as pd
 
 from flowerlib.calibration import softmax
 from flowerlib.data.crop import centre_crop
-from flowerlib.data.decoding import SUFFIXES, decode, kept_side, why_unreadable
+from flowerlib.data.decoding import SUFFIXES, decode, kept_side, read_bytes, why_unreadable
 from flowerlib.data.listing import is_hidden, why_unused
-from flowerlib.data.photos import read_bytes, say_what_is_left_out
+from flowerlib.data.photos import say_what_is_left_out
 from flowerlib.data.threads import in_threads
 from flowerlib.errors import UserError, one_line
 from flowerlib.files import is_printable, make_folder, replacing, write_text

@@ -287,7 +287,7 @@ def test_a_long_name_is_not_taken_into_memory(tmp_path, kind):
 
 
 def test_what_a_member_of_no_known_kind_claims_to_hold_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(download, "MAX_ARCHIVE", 1 << 20)
     with pytest.raises(download._SourceError, match="unpacks to more than"):
         unpack(tmp_path, _gzip(_member(b"Z", 1 << 21) + bytes(1 << 21)))
 

@@ -29,7 +29,7 @@ def test_arrows_point_one_way():
         others = {each for each in wings_used(file) if each.split(".")[0] in WINGS and not each.startswith(wing)}
         allowed = {each for each in others if each.split(".")[0] in MAY_USE[wing]}
         if file.name == "gallery.py":
-            allowed.add("training.trained")  # a network's view
+            allowed.add("training.trained")  # where a network looks
         assert others <= allowed, file
 
 

@@ -25,7 +25,7 @@ from flowerlib.data.synthetic import write_synthetic
 from flowerlib.errors import UserError
 from flowerlib.notebooks import execute_notebook
 from flowerlib.report.build import find_sessions
-from flowerlib.report.material import load_sessions
+from flowerlib.report.material import load_ablations, load_seeds, load_sessions
 from flowerlib.runs import read_run
 
 SESSIONS = ("resnet18-bs32", "resnet18-bs64", "resnet34-bs32")
@@ -217,6 +217,17 @@ def test_the_report_says_what_it_leaves_out(synthetic_runs, tmp_path):
     assert find_sessions(runs) == runs / "flowers"
     assert find_sessions(runs / "own") == runs / "own"
     assert [run.name for run in load_sessions(runs / "own")] == [SESSIONS[0]]
+
+
+def test_sessions_of_other_files_are_found_beside(synthetic_runs, tmp_path):
+    assert load_seeds(tmp_path) == load_ablations(tmp_path) == []
+    shutil.copytree(synthetic_runs / SESSIONS[0], tmp_path / "ablations/all")
+    assert load_ablations(tmp_path) == []  # nothing to compare it with
+    shutil.copytree(synthetic_runs / SESSIONS[1], tmp_path / "ablations/no-flip")
+    assert [session.name for session in load_ablations(tmp_path)] == ["all", "no-flip"]
+    for name in reversed(SESSIONS):
+        shutil.copytree(synthetic_runs / name, tmp_path / "seeds" / name)
+    assert [session.name for session in load_seeds(tmp_path)] == list(SESSIONS)
 
 
 def test_a_forced_run_that_fails_keeps_the_one_before(synthetic_runs, tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ import pandas as pd
 from flowerlib.data.download import ManifestRow, read_manifest
 from flowerlib.data.duplicates import across_split, describe_pairs, find_pairs, pairs_file, pairs_of
 from flowerlib.data.hashes import PhotoFile, remember
-from flowerlib.data.listing import Listing, class_of, describe_parts, list_files
+from flowerlib.data.listing import COLUMN_NAMES, Listing, class_of, describe_parts, list_files
 from flowerlib.data.photos import FLOWERS, Difference, compare, inspect, locate, photos_fingerprint
 from flowerlib.data.similarity import squeeze
 from flowerlib.data.split import split_paths
@@ -66,6 +66,7 @@ class Audit:
         """Whether a run would accept these photos."""
         return (
             len(self.counts) >= 2
+            and not COLUMN_NAMES & set(self.counts)
             and all(self.counts.values())
             and all(problem.kind != UNREADABLE for problem in self.problems)
             and (self.difference is None or self.difference.same > 0)

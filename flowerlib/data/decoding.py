@@ -156,3 +156,10 @@ def _without_metadata(png: bytes) -> bytes:
             kept.append(chunk)
         place += len(chunk)
     return b"".join(kept)
+
+
+def read_bytes(file: Path) -> bytes:
+    """A photo's file; a ValueError says that it is too long to be one."""
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
+    return file.read_bytes()

@@ -41,7 +41,7 @@ MANIFEST = Path(__file__).with_name("manifest.csv")
 LOOPBACK = ("127.0.0.1", "localhost")
 TIMEOUT = (10, 60)  # seconds to connect; seconds without a byte
 CHUNK = 1 << 16  # bytes: the most that an interrupted transfer loses
-MAX_BYTES = 2 << 30  # of an archive, packed or unpacked, against archive bombs: TensorFlow's has a ninth of it
+MAX_ARCHIVE = 2 << 30  # of an archive, packed or unpacked, against archive bombs: TensorFlow's has a ninth of it
 MAX_READ = 1 << 20  # bytes of a tar that are read at once: a photo (the largest has 0.3 MB) or a header
 
 
@@ -181,7 +181,7 @@ def _transfer(url: str, part: Path) -> None:
         headers |= {"Range": f"bytes={_file_size(part)}-", "If-Range": known}
     with _SecureSession() as session, session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == requests.codes.range_not_satisfiable:
-            part.unlink()  # the server's file ends before ours does, so it is another one: start again
+            return  # nothing is left to send: it was all here
         response.raise_for_status()
         if response.status_code != requests.codes.partial_content:
             part.write_bytes(b"")
@@ -189,8 +189,8 @@ def _transfer(url: str, part: Path) -> None:
         with part.open("ab") as file, _transfer_bar(response, file.tell()) as bar:
             for chunk in response.iter_content(CHUNK):
                 bar.update(file.write(chunk))
-                if file.tell() > MAX_BYTES:
-                    raise _SourceError(f"sends more than {MAX_BYTES:,} bytes")
+                if file.tell() > MAX_ARCHIVE:
+                    raise _SourceError(f"sends more than {MAX_ARCHIVE:,} bytes")
 
 
 def _validator(response: requests.Response) -> str:
@@ -220,8 +220,8 @@ def _contents(archive: Path, sizes: set[int]) -> Iterator[bytes]:
     try:
         for size, read in _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive):
             unpacked += size
-            if unpacked > MAX_BYTES:
-                raise _SourceError(f"unpacks to more than {MAX_BYTES:,} bytes")
+            if unpacked > MAX_ARCHIVE:
+                raise _SourceError(f"unpacks to more than {MAX_ARCHIVE:,} bytes")
             if read and size in sizes:
                 yield read(size)
     except _SourceError:

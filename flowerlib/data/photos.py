@@ -14,17 +14,17 @@ import numpy as np
 from flowerlib.data.cache import CHANNELS, PixelCache, find_cache, new_cache
 from flowerlib.data.decoding import (
     KEPT_SIDE,
-    MAX_BYTES,
     SUFFIXES,
     decode,
     kept_side,
     kept_size,
     photo_size,
+    read_bytes,
     why_unreadable,
 )
 from flowerlib.data.download import ManifestRow, fetch_flowers, read_manifest
 from flowerlib.data.hashes import PhotoFile, recall, remember, settled_stamp
-from flowerlib.data.listing import HIDDEN, Listing, class_of, describe_parts, list_files, suggest_folder
+from flowerlib.data.listing import COLUMN_NAMES, HIDDEN, Listing, class_of, describe_parts, list_files, suggest_folder
 from flowerlib.data.threads import in_threads
 from flowerlib.errors import UserError, one_line
 from flowerlib.experiment import Experiment
@@ -284,7 +284,7 @@ def _read_unknown(root: Path, paths: Sequence[str], decode_side: int | None) -> 
     """What is known about each file; only those are read that are new, have changed, or must still be decoded."""
     files = {path: file for path, file in recall(root, paths).items() if file.decoded or decode_side is None}
     unknown = [path for path in paths if path not in files]
-    decoded = None if decode_side is None else _ignore
+    decoded = None if decode_side is None else lambda pixels: None  # it matters only whether they can be decoded
     files |= {file.path: file for file in inspect(root, unknown, decoded, decode_side or KEPT_SIDE)}
     files_in_order = tuple(files[path] for path in paths)
     if unknown:
@@ -306,17 +306,6 @@ def _read_exclusions(file: Path, listing: Listing) -> dict[str, str]:
         )
     print(f"{len(set(listed)):,} photos are left out because {file} lists them.")
     return dict.fromkeys(listed, f"listed in {file.name}")
-
-
-def _ignore(pixels: np.ndarray) -> None:
-    """For `inspect`, where it matters only whether a photo can be decoded."""
-
-
-def read_bytes(file: Path) -> bytes:
-    """A photo's file; a ValueError says that it is too long to be one."""
-    if (size := file.stat().st_size) > MAX_BYTES:
-        raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
-    return file.read_bytes()
 
 
 def bytes_to_fetch(source: str) -> int:
@@ -360,7 +349,7 @@ def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> No
             f"{root} holds {found}, and a classifier needs at least two classes. Name the folder that holds "
             f"a folder of photos for each class.{suggest_folder(root, listing)}"
         )
-    if reserved := {"photo", "label"} & set(listing.classes):
+    if reserved := COLUMN_NAMES & set(listing.classes):
         raise UserError(
             f"In {root} rename the class folder '{min(reserved)}': predictions.csv has a column of that name."
         )

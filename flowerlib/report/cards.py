@@ -14,13 +14,10 @@ from flowerlib.report.display import escaped
 from flowerlib.report.grouping import Session
 from flowerlib.report.phrases import IMAGENET_WEIGHTS, decimal, in_words, label, listing, network, start, whole
 from flowerlib.report.results import all_runs, is_of_papers_photos
-from flowerlib.runs import Computed
+from flowerlib.runs import NOT_INPUTS, Computed
 
 # what tells sessions and machines apart, or is told elsewhere
-NOT_THE_METHOD = {
-    *("data", "skip_bad", "exclude", "cache", "split", "split_seed", "test", "folds", "fold"),
-    *("model", "weights", "seed", "batch_size", "device", "precision", "repeats"),
-}
+NOT_THE_METHOD = {*NOT_INPUTS, "model", "batch_size", "seed"}
 MOST_NAMED = 12  # classes in a sentence
 
 
@@ -90,7 +87,7 @@ def _described(session: Session) -> dict[str, str]:
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return decimal(value, len(f"{value:g}".partition(".")[2])) if isinstance(value, float) else escaped(str(value))
+    return f"{value:g}".removeprefix("0") or "0" if isinstance(value, float) else escaped(str(value))
 
 
 # ---- cards

@@ -76,7 +76,7 @@ def plot_others(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Late accuracies of the published sessions among those of others; bars are one standard deviation of epochs.
 
     Args:
-        table: of `flowerlib.report.beside.others_table`.
+        table: of `flowerlib.report.paper.others.others_table`.
         ax: where to draw; a new one if None.
     """
     ax = plt.subplots(figsize=(WIDTH, 0.7 + 0.25 * len(table)))[1] if ax is None else ax

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from flowerlib.report.measures import (
     CONVERGED_BY,
     CONVERGENCE,
-    DRAWS,
+    DRAWN_BY,
     FINAL_ACCURACY,
     FLUCTUATION,
     LATE_ACCURACY,
@@ -21,9 +21,8 @@ from flowerlib.report.measures import (
     TRAINING_TIME,
     Measure,
 )
-from flowerlib.report.paper.claims import PaperClaim, paper_claims
-from flowerlib.report.paper.published import FIRST, SESSIONS
-from flowerlib.runs import Run
+from flowerlib.report.paper.published import FIRST, SESSIONS, PaperClaim, paper_claims
+from flowerlib.runs import NOT_INPUTS, Run
 
 # Small: of the variance of a step, at most half is the network's own, and the rest that of its validation under
 # random changes. A fixed network has 1.
@@ -36,7 +35,7 @@ SLIGHT = 0.04
 ABOUT_DOUBLE = (1.5, 2.5)
 
 # Settings that make the augmentation, and what they are without it.
-AUGMENTATION = {name: 0 for name in DRAWS if name not in ("seed", "epochs", "image_size", "random_crop")}
+AUGMENTATION = {name: 0 for name in DRAWN_BY if name not in ("seed", "epochs", "image_size", "random_crop")}
 AUGMENTATION |= {"random_crop": False}
 
 ABLATIONS: Mapping[str, Callable[[Run], bool]] = {
@@ -126,17 +125,19 @@ def our_sessions(
 def paper_sessions(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     """Find the paper's sessions among ``runs`` by their settings: session name → seed → run.
 
-    Sessions that are compared must differ in nothing but model, batch size, seed and number of repeated evaluations.
-    Where runs fall into several such families, the one with most of the paper's sessions is taken, then with most
-    runs, then the first. A seed that is there twice counts once: the same run again is no new evidence.
+    Sessions that are compared must differ in nothing but model, batch size and seed, and must start from weights of
+    the same source. Where runs fall into several such families, the one with most of the paper's sessions is taken,
+    then with most runs, then the first. A seed that is there twice counts once: it is no new evidence.
     """
-    families: dict[object, dict[str, dict[int, Run]]] = {}
+    families: dict[frozenset, dict[str, dict[int, Run]]] = {}
     for run in runs:
         settings = run.info.settings
         for name, own in SESSIONS.items():
             if all(getattr(settings, key) == value for key, value in own.items()):
-                same = settings.model_copy(update={**SESSIONS[FIRST], "seed": 0, "repeats": 0})
-                families.setdefault(same, {}).setdefault(name, {}).setdefault(settings.seed, run)
+                shared = settings.model_dump(exclude={*NOT_INPUTS, *own, "seed"})
+                shared["weights"] = run.info.weights.source
+                family = families.setdefault(frozenset(shared.items()), {})
+                family.setdefault(name, {}).setdefault(settings.seed, run)
     return max(families.values(), key=lambda family: (len(family), sum(map(len, family.values()))), default={})
 
 
@@ -154,9 +155,8 @@ def ablation_sessions(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
 
 
 def _same_method(run: Run, other: Run, *leaving_out: str) -> bool:
-    excluded = {"seed", "repeats", *leaving_out}
-    one, two = (each.info.settings.model_dump(exclude=excluded) for each in (run, other))
-    return one == two and ("weights" in excluded or run.info.weights.sha256 == other.info.weights.sha256)
+    one, two = (each.info.settings.model_dump(exclude={*NOT_INPUTS, "seed", *leaving_out}) for each in (run, other))
+    return one == two and ("weights" in leaving_out or run.info.weights.sha256 == other.info.weights.sha256)
 
 
 def _ablation(run: Run, full: Run) -> str | None:

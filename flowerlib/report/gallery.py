@@ -1,6 +1,6 @@
 """Single photos for the report: mistakes and close calls, near-duplicates, and where a network looks.
 
-A report can be made where photos and checkpoints are not: ask `why_no_gallery` and `why_no_heatmaps` first.
+A report can be made where photos and checkpoints are not: `photo_figures` then says why there are none.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flowerlib.data.duplicates import IDENTICAL
+from flowerlib.data.crop import centre_crop
+from flowerlib.data.duplicates import IDENTICAL, across_split, under_two_labels
 from flowerlib.data.listing import class_of
 from flowerlib.data.photos import FLOWERS, SYNTHETIC, PhotoSet, photos_for
 from flowerlib.errors import UserError
 from flowerlib.figures import SMALL, WIDTH, contact_sheet, in_lines, plot_heat
 from flowerlib.files import DATA
-from flowerlib.runs import Run
-from flowerlib.training.trained import clean_views, grad_cam, last_feature_layer, load_network
+from flowerlib.report import display
+from flowerlib.report.statistics import confident_mistakes, unsure_hits
+from flowerlib.runs import LAST, Run
 
 LINE = 0.13  # inches: a line of a title
 
 
-def find_photos(run: Run) -> PhotoSet | None:
+def photos_of(run: Run) -> PhotoSet | None:
     """The photos that a run names, if they are on this machine; nothing is fetched or drawn."""
     source = run.info.settings.data
     named = source == FLOWERS and os.environ.get("FLOWERLIB_DATA")
@@ -43,7 +45,7 @@ def why_no_gallery(run: Run, photos: PhotoSet | None) -> str | None:
 
     Args:
         run: the run.
-        photos: what `find_photos` found.
+        photos: what `photos_of` found.
     """
     name = run.info.dataset.name
     if photos is None:
@@ -53,16 +55,46 @@ def why_no_gallery(run: Run, photos: PhotoSet | None) -> str | None:
     return None
 
 
-def why_no_heatmaps(run: Run, photos: PhotoSet | None) -> str | None:
-    """Why it can't be shown where a run's network looks, as a sentence; None if it can."""
+def photo_figures(
+    run: Run, pairs: pd.DataFrame | None, labels: pd.DataFrame | None, mark: str
+) -> list[display.Prose | display.Figure]:
+    """All of it for the report; what can't be shown on this machine is said, and why.
+
+    Args:
+        run: the run; nothing is shown, nor said, where only its tables were handed on.
+        pairs: near-duplicates among its photos, if they were looked for.
+        labels: of `flowerlib.data.labels.rank_labels`, if they were ranked.
+        mark: what captions end in.
+    """
+    if not (run.folder / LAST).exists():
+        return []
+    photos = photos_of(run)
+    if reason := why_no_gallery(run, photos):
+        return [display.Prose(display.escaped(reason))]
+    mistakes, hits = confident_mistakes(run.predictions), unsure_hits(run.predictions)
+    drawn = {
+        "gallery-mistakes": (gallery_figure(run, photos, mistakes), "The most confident mistakes"),
+        "gallery-hits": (gallery_figure(run, photos, hits), "The least confident right answers"),
+    }
+    if labels is not None:
+        drawn["labels"] = (gallery_figure(run, photos, labels.head(10)), "The most doubtful labels")
+    said = []
     try:
-        if reason := why_no_gallery(run, photos):
-            return reason
-        if last_feature_layer(load_network(run)) is None:
-            return f"Heat maps are made for ResNets and EfficientNet-Lite0 only, not for {run.info.settings.model}."
-    except UserError as error:
-        return str(error)
-    return None
+        drawn["heat"] = (
+            heatmap_figure(run, photos, pd.concat([mistakes.head(3), hits.head(3)])),
+            "What speaks for the predicted class (Grad-CAM); outlined: half of the strongest",
+        )
+    except UserError as error:  # another kind of network, or a lost checkpoint
+        said.append(display.Prose(display.escaped(str(error))))
+    if pairs is not None and len(pairs):
+        first = pd.concat([under_two_labels(pairs), across_split(pairs, run.sides)]).drop_duplicates().head(9)
+        validation = set(run.predictions["photo"])
+        drawn["pairs"] = (
+            pairs_figure(photos, first, validation, others="training or test" if run.info.split.test else "training"),
+            "Near-duplicates: under two labels first, then across the split",
+        )
+    shown = [display.Figure(each, name, f"{caption}.{mark}", width=1.0) for name, (each, caption) in drawn.items()]
+    return [*shown, *said]
 
 
 def gallery_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame, columns: int = 5) -> Figure:
@@ -85,7 +117,11 @@ def gallery_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame, columns: int 
 
 
 def pairs_figure(
-    photos: PhotoSet, pairs: pd.DataFrame, validation: Collection[str] | None = None, columns: int = 3
+    photos: PhotoSet,
+    pairs: pd.DataFrame,
+    validation: Collection[str] | None = None,
+    columns: int = 3,
+    others: str = "training",
 ) -> Figure:
     """Near-duplicates side by side, whole, each under its class folder and side of the split.
 
@@ -94,12 +130,13 @@ def pairs_figure(
         pairs: of `flowerlib.data.duplicates.find_pairs`.
         validation: relative paths of the validation photos; None: each photo is under its file's name instead.
         columns: pairs side by side.
+        others: the side of the photos that are not among ``validation``.
     """
     if pairs.empty:
         return _nothing()
     width = WIDTH / columns / 2
     titles = [
-        [_place(path, validation, width) for path in pair]
+        [_place(path, validation, others, width) for path in pair]
         for pair in pairs[["first", "second"]].itertuples(index=False)
     ]
     rows = -(-len(pairs) // columns)
@@ -124,12 +161,16 @@ def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
         rows: a handful of `flowerlib.report.statistics.confident_mistakes` or `unsure_hits`.
 
     Raises:
-        UserError: the checkpoint can't be used, or the network is of another kind (see `why_no_heatmaps`).
+        UserError: the checkpoint can't be used, or the network is of another kind.
     """
+    from flowerlib.training.trained import grad_cam, last_feature_layer, load_network  # PyTorch takes seconds
+
     network = load_network(run)
     layer = last_feature_layer(network)
     if layer is None:
-        raise UserError(why_no_heatmaps(run, photos))
+        raise UserError(
+            f"Heat maps are made for ResNets and EfficientNet-Lite0 only, not for {run.info.settings.model}."
+        )
     if rows.empty:
         return _nothing()
     views = _views(run, photos, rows)
@@ -147,15 +188,17 @@ def heatmap_figure(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _place(path: str, validation: Collection[str] | None, width: float) -> str:
+def _place(path: str, validation: Collection[str] | None, others: str, width: float) -> str:
     below = path.split("/")[-1]
     if validation is not None:
-        below = "validation" if path in validation else "training"
+        below = "validation" if path in validation else others
     return f"{in_lines(class_of(path), width)}\n{in_lines(below, width)}"
 
 
 def _views(run: Run, photos: PhotoSet, rows: pd.DataFrame) -> np.ndarray:
-    return clean_views(photos, rows["photo"], run.info.settings.image_size)
+    """Photos as the network sees them in clean validation: uint8 (n, size, size, 3)."""
+    size = run.info.settings.image_size
+    return np.stack([centre_crop(photos.read(photos.paths.index(name)), size) for name in rows["photo"]])
 
 
 def _titles(rows: pd.DataFrame, width: float) -> list[str]:

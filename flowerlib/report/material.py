@@ -48,12 +48,13 @@ def load_seeds(folder: Path) -> list[Session]:
 
 
 def load_ablations(folder: Path) -> list[Session]:
-    """The finished sessions of ablations.yaml, in its order; none if they, or the first of them, were not run.
+    """The finished sessions of ablations.yaml, in its order; none without the first, the full method, and another.
 
     Raises:
         UserError: they were not run on the same photos and split.
     """
-    if not (sessions := _load_further(folder, "ablations")):
+    sessions = _load_further(folder, "ablations")
+    if len(sessions) < 2:
         return []
     first, full = sessions[0], _names(NOTEBOOKS / "ablations.yaml")[0]
     return sessions if base_name(first.name, first.info.settings) == full else []
@@ -88,11 +89,9 @@ def _refuse_mixed(folder: Path, runs: Sequence[Run]) -> None:
 def load_pairs(folder: Path) -> pd.DataFrame | None:
     """The near-duplicates among the photos of a folder's sessions; None if there is no table for these photos."""
     infos = (read_info(path.parent) for path in sorted(Path(folder).glob("[!.]*/run.json")))
-    fingerprints = [
-        info.dataset.fingerprint for info in infos if info and info.finished
-    ]  # `load_sessions`: all equal
+    fingerprint = next((info.dataset.fingerprint for info in infos if info and info.finished), "")  # of all sessions
     tables = [place / PAIRS for place in (Path(folder), Path(folder).parent)]  # sessions of another file lie deeper
-    found = (read_pairs(table, fingerprints[0]) for table in tables if fingerprints)
+    found = (read_pairs(table, fingerprint) for table in tables)
     return next((pairs for pairs in found if pairs is not None), None)
 
 

@@ -46,7 +46,7 @@ MIN_SEEDS = 3
 CONVERGED_BY = 10
 
 # Fixed networks of ours, evaluated 20 times on the same photos, scatter by .85, .85 and .96 of the binomial standard
-# deviation (report/results/paper; tests/test_results.py). For runs that were not evaluated again and again.
+# deviation (report/results/paper; tests/report/test_reference.py). For runs that were not evaluated again and again.
 NOISE_SHARE = 0.85
 MIN_REPEATS = 10  # to take a run's own scatter instead
 
@@ -57,8 +57,8 @@ TRAINING = "training"
 CLEAN = "clean validation"
 CLOCK = "training time"
 
-# What draws a photo's random changes, with the seed, the epoch and the photo.
-DRAWS = (
+# The settings that decide a photo's random changes in an epoch.
+DRAWN_BY = (
     "seed", "epochs", "image_size", "random_crop", "flip", "rotation", "brightness", "contrast", "saturation", "hue",
     "translation",
 )  # fmt: skip
@@ -136,7 +136,7 @@ def evaluate(measure: Measure, groups: Sequence[Mapping[int, Run]], names: Seque
     Raises:
         NoEvidence: the tables lack what the measure needs, or can't be compared.
     """
-    rows = _rows(groups)
+    rows = side_by_side_runs(groups)
     numbers = np.array([[measure.of(run) for run in row] for row in rows])
     measure.check(rows)
     effects = _effect(list(numbers.T))
@@ -155,7 +155,7 @@ def evaluate(measure: Measure, groups: Sequence[Mapping[int, Run]], names: Seque
     return Evaluation(estimate, len(rows), _photos(rows[0][0]), "; ".join([", ".join(means), *said]))
 
 
-def _rows(groups: Sequence[Mapping[int, Run]]) -> list[tuple[Run, ...]]:
+def side_by_side_runs(groups: Sequence[Mapping[int, Run]]) -> list[tuple[Run, ...]]:
     """The sessions' runs side by side: a row a shared seed, or one row of their first runs if they share none."""
     shared = [seed for seed in groups[0] if all(seed in group for group in groups)]
     return [tuple(group[seed] for group in groups) for seed in shared] or [
@@ -174,7 +174,7 @@ def _effect(numbers: Sequence[np.ndarray | float]) -> np.ndarray | float:
 def share_draws(first: Run, second: Run) -> bool:
     """Whether the same random changes of the same photos are in both runs, so that they can be paired by epoch."""
     one, other = first.info, second.info
-    same = all(getattr(one.settings, name) == getattr(other.settings, name) for name in DRAWS)
+    same = all(getattr(one.settings, name) == getattr(other.settings, name) for name in DRAWN_BY)
     return same and (one.split.fingerprint, one.draws) == (other.split.fingerprint, other.draws)
 
 

@@ -16,7 +16,7 @@ MISSING = "–"
 MINUS = "−"
 IMAGENET_WEIGHTS = "ImageNet weights"
 
-_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NETWORKS = {"resnet": "ResNet-", "efficientnet_lite": "EfficientNet-Lite", "densenet": "DenseNet-", "vgg": "VGG-"}
 
 
@@ -56,7 +56,7 @@ def in_words(number: int) -> str:
 
 def count(number: int, noun: str, plural: str = "") -> str:
     """``three sessions``, ``one photo``, ``2,848 photos``."""
-    return f"{in_words(number)} {noun if number == 1 else plural or noun + 's'}"
+    return f"{in_words(number) if number else 'no'} {noun if number == 1 else plural or noun + 's'}"
 
 
 def listing(items: Sequence[str]) -> str:

@@ -11,21 +11,21 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from flowerlib.calibration import calibration_error
 from flowerlib.data.duplicates import across_split, leaked, under_two_labels
 from flowerlib.data.photos import paper_fingerprint
 from flowerlib.experiment import Experiment
-from flowerlib.report.beside import headline
 from flowerlib.report.claims import paper_sessions
+from flowerlib.report.curves import scatter
 from flowerlib.report.grouping import Session
 from flowerlib.report.measures import FINAL_ACCURACY, evaluate
-from flowerlib.report.paper.published import published_tables
+from flowerlib.report.paper.published import LATE, VALIDATION_PHOTOS, published_tables
 from flowerlib.report.phrases import MISSING, decimal, interval, label, listing, network, whole
 from flowerlib.report.statistics import (
     ALPHA,
     BINS,
     accuracy,
     accuracy_without,
-    calibration_error,
     class_table,
     holm,
     outcomes,
@@ -71,26 +71,35 @@ def summary(sessions: Sequence[Session]) -> pd.DataFrame:
     """Accuracies after the last epoch, and times.
 
     Returns:
-        A row a session, indexed by its name: the columns of `flowerlib.report.beside.headline`; ``label``;
-        ``published`` (augmented, NaN where it is none of the paper's sessions); ``train_acc``; ``clean_sd`` and
-        ``augmented_seed_sd`` (over seeds; NaN for one); ``test`` (best.pt on photos set aside, mean over seeds; NaN
-        without) with ``test_low`` and ``test_high`` (Wilson; NaN for several seeds) and ``test_photos``;
-        ``balanced`` and ``smallest`` (clean accuracy, its mean over classes and that of the class with the fewest
-        photos); ``train_seconds`` and ``val_seconds`` (totals, means over seeds); ``epoch_seconds`` (median epoch of
+        A row a session, indexed by its name (``session``): ``label``; ``seeds``; ``published`` (augmented,
+        NaN where it is none of the paper's sessions); ``train_acc``; ``clean`` with ``clean_low`` and
+        ``clean_high`` (Wilson; NaN for several seeds); ``augmented`` (mean of the repeated evaluations, over
+        the seeds), ``augmented_sd`` (of one evaluation, of the first seed), ``evaluations`` (of each seed; 0:
+        ``augmented`` is the last epoch's one evaluation); ``clean_sd`` and ``augmented_seed_sd`` (over seeds;
+        NaN for one); ``test`` (best.pt on photos set aside, mean over seeds; NaN without) with ``test_low``
+        and ``test_high`` (Wilson; NaN for several seeds) and ``test_photos``; ``balanced`` and ``smallest``
+        (clean accuracy, its mean over classes and that of the class with the fewest photos);
+        ``train_seconds`` and ``val_seconds`` (totals, means over seeds); ``epoch_seconds`` (median epoch of
         training); ``time_ratio`` (of it, to the first session's; NaN on another machine).
     """
-    table = headline(sessions).set_index("session")
+    table = pd.DataFrame(
+        {"label": [label(each, sessions) for each in sessions], "seeds": [len(each.runs) for each in sessions]},
+        index=pd.Index([each.name for each in sessions], name="session"),
+    )
     published = [published_of(each, sessions) for each in sessions]
-    table["label"] = [label(each, sessions) for each in sessions]
     table["published"] = [np.nan if each is None else each["val_aug_acc"].iloc[-1] for each in published]
     table["train_acc"] = [each.last("train_acc").mean() for each in sessions]
     table["clean"] = [each.last("val_acc").mean() for each in sessions]
-    table.loc[table["seeds"] > 1, ["clean_low", "clean_high"]] = np.nan  # they are of one run
     table["clean_sd"] = [each.last("val_acc").std() for each in sessions]
+    intervals = pd.DataFrame([accuracy(each.runs[0].predictions)[1:] for each in sessions], index=table.index)
+    table[["clean_low", "clean_high"]] = intervals.where(table["seeds"] == 1)
     repeated = [
         [np.mean(run.repeats or run.metrics["val_aug_acc"].iloc[-1]) for run in each.runs] for each in sessions
     ]
+    table["augmented"] = [np.mean(each) for each in repeated]
+    table["augmented_sd"] = [pd.Series(each.runs[0].repeats, dtype=float).std() for each in sessions]
     table["augmented_seed_sd"] = [pd.Series(each).std() for each in repeated]
+    table["evaluations"] = [len(each.runs[0].repeats) for each in sessions]
     table[["test", "test_low", "test_high", "test_photos"]] = [_test_score(each) for each in sessions]
     table[["balanced", "smallest"]] = [_by_class(each) for each in sessions]
     for column in ("train_seconds", "val_seconds"):
@@ -199,12 +208,13 @@ def overall(run: Run) -> pd.DataFrame:
         Rows ``accuracy``, ``confidence`` (mean), ``calibration error``: ``value``, ``low``, ``high``. Of best.pt,
         where run.json has them: ``best: temperature``, ``best: error before`` and ``best: error after``.
     """
-    sure = outcomes(run.predictions)["confidence"].mean()
-    rows = {"accuracy": accuracy(run.predictions), "confidence": (sure, np.nan, np.nan)}
-    rows["calibration error"] = tuple(calibration_error(run.predictions))
+    confidence, correct = (outcomes(run.predictions)[name].to_numpy() for name in ("confidence", "correct"))
+    numbers = {"confidence": confidence.mean(), "calibration error": calibration_error(confidence, correct)}
     if best := run.info.calibration:
-        found = {"temperature": best.temperature, "error before": best.error_before, "error after": best.error_after}
-        rows |= {f"best: {name}": (value, np.nan, np.nan) for name, value in found.items()}
+        numbers["best: temperature"] = best.temperature
+        numbers |= {"best: error before": best.error_before, "best: error after": best.error_after}
+    rows = {"accuracy": accuracy(run.predictions)}
+    rows |= {name: (value, np.nan, np.nan) for name, value in numbers.items()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"]).assign(bins=BINS)
 
 
@@ -273,8 +283,7 @@ def ablation_table(ablations: Sequence[Session]) -> pd.DataFrame:
         table.loc[place, ["difference", "low", "high", "p"]] = (
             estimate.value, estimate.low, estimate.high, estimate.p(0.0)
         )  # fmt: skip
-    if others:
-        table.loc[1:, "holm_p"] = holm(table.loc[1:, "p"])
+    table.loc[1:, "holm_p"] = holm(table.loc[1:, "p"])
     return table
 
 
@@ -326,8 +335,31 @@ def curves(session: Session, sessions: Sequence[Session]) -> dict[str, dict[str,
     return ({"Published": published} if published else {}) | {"Ours" if published else "": ours}
 
 
+def noise(evaluations: Sequence[float], photos: int = VALIDATION_PHOTOS) -> pd.DataFrame:
+    """The published late fluctuation beside that of one network of ours, evaluated again and again.
+
+    From epoch 14 on the paper's learning rate is 1e-5 and its networks hardly change. Where its accuracies
+    scatter no more than those of one fixed network under new random augmentations, the scatter is its
+    validation's.
+
+    Args:
+        evaluations: augmented validation accuracies of one fixed network, each of another random augmentation.
+        photos: on how many photos each.
+
+    Returns:
+        A row a published session, and a last row ``repeated evaluation``, with the columns of
+        `flowerlib.report.curves.scatter`, and ``of_binomial``.
+    """
+    rows = {
+        name: scatter(table.loc[table["epoch"] >= LATE, "val_aug_acc"], VALIDATION_PHOTOS)
+        for name, table in published_tables().items()
+    } | {"repeated evaluation": scatter(evaluations, photos)}
+    table = pd.DataFrame(rows).T.astype({"evaluations": int})
+    return table.assign(of_binomial=table["sd"] / table["binomial_sd"])
+
+
 def shown_others(table: pd.DataFrame) -> pd.DataFrame:
-    """`flowerlib.report.beside.others_table` as it is printed."""
+    """`flowerlib.report.paper.others.others_table` as it is printed."""
     papers = table["source"] == "the paper"
     return pd.DataFrame(
         {
@@ -350,7 +382,7 @@ def _rate(row: tuple) -> str:
 
 
 def shown_noise(table: pd.DataFrame) -> pd.DataFrame:
-    """`flowerlib.report.beside.noise` as it is printed."""
+    """`noise` as it is printed."""
     return pd.DataFrame(
         {
             "Accuracies": [

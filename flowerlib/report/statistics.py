@@ -235,39 +235,6 @@ def reliability_bins(predictions: pd.DataFrame, bins: int = BINS) -> pd.DataFram
     return result
 
 
-class BootstrapRange(NamedTuple):
-    """A value and the range of a bootstrap that covers less than 95 %."""
-
-    value: float
-    low: float
-    high: float
-
-
-def calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> BootstrapRange:
-    """The expected calibration error (ECE) of the most probable class, with a bootstrap's range over photos.
-
-    ECE is the sum over the bins of `reliability_bins` of (the bin's share of the photos) · |accuracy - mean
-    confidence|, as in Guo et al., "On Calibration of Modern Neural Networks" (2017).
-
-    A sum of absolute values is too high for few photos (by .016 for 570 and a perfect network, simulated), and
-    that of resampled photos higher by as much again. So the range is the basic bootstrap's, which turns that
-    round, from 0 up, widened to hold the estimate. Simulated, it holds the truth in 75 to 90 % of cases: it is no
-    95 % interval.
-    """
-    table = outcomes(predictions)
-    gaps = table["confidence"].to_numpy() - table["correct"].to_numpy()
-    places = bin_of(table["confidence"], bins)
-
-    def error(rows: np.ndarray) -> float:
-        return float(np.abs(np.bincount(places[rows], weights=gaps[rows])).sum() / len(rows))
-
-    photos = len(table)
-    random = np.random.default_rng(SEED)
-    value = error(np.arange(photos))
-    low, high = np.quantile([error(random.integers(0, photos, photos)) for _ in range(RESAMPLES)], TAILS)
-    return BootstrapRange(*including(value, max(2 * value - high, 0.0), 2 * value - low))
-
-
 def confident_mistakes(predictions: pd.DataFrame, count: int = 10) -> pd.DataFrame:
     """The ``count`` wrong photos of highest confidence, the highest first: rows of `outcomes`."""
     table = outcomes(predictions)

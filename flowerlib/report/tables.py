@@ -15,7 +15,7 @@ from flowerlib.report.phrases import MISSING, decimal
 Format = str | Callable[[object], str]
 Block = tuple[Sequence[str], Sequence[Sequence[str]]]
 
-# A4 with margins of 2.5 cm, in points; at \small a character takes 5.2 on average, bold ones included.
+# A4 with margins of 2.5 cm, in points; at \small a character takes 4.7 on average, bold ones included.
 TEXT_WIDTH, CHARACTER, GAP = 455, 4.7, 9
 LONGEST_WORD = 16  # a longer one, e.g. the name of a session, may be broken anywhere
 
@@ -83,40 +83,30 @@ def frame_table(
     frame: pd.DataFrame,
     name: str,
     caption: str,
-    formats: Mapping[str, Format] | None = None,
     right: Collection[str] = (),
     data: pd.DataFrame | None = None,
 ) -> Table:
     """Set ``frame`` as it is: a row a row, a column a column, under the columns' own names.
 
     Args:
-        frame: its index is set as the first column if it has a name.
+        frame: fractions are set with three decimals, anything else as its text.
         name: the table's name (see `flowerlib.report.display.Table`).
         caption: the table's caption.
-        formats: for some columns a format specification (``".1%"``) or a function that gives the text.
-            Otherwise: three decimals for fractions, and the text of anything else.
         right: columns of text that are aligned to the right, as columns of numbers are.
         data: what its CSV file holds, where that is more than ``frame``.
     """
-    frame = frame.reset_index() if frame.index.name else frame
-    formats = formats or {}
-    unknown = set(formats) - set(frame.columns)
-    if unknown:
-        raise KeyError(f"formats for columns that the table does not have: {sorted(unknown)}")
     numbers = [
         name in right or (is_numeric_dtype(dtype) and not is_bool_dtype(dtype))
         for name, dtype in frame.dtypes.items()
     ]
-    columns = [_cells(frame[column], formats.get(column)) for column in frame.columns]
+    columns = [_cells(frame[column], ".3f" if frame[column].dtype.kind == "f" else "") for column in frame.columns]
     block = ([str(column) for column in frame.columns], list(zip(*columns, strict=True)))
     alignment = "".join("r" if number else "l" for number in numbers)
     return Table(*booktabs([block], alignment), frame if data is None else data, name, caption)
 
 
-def _cells(values: pd.Series, form: Format | None) -> list[str]:
+def _cells(values: pd.Series, form: Format) -> list[str]:
     """Return each of ``values`` as text."""
-    if form is None:
-        form = ".3f" if values.dtype.kind == "f" else ""
     return [_cell(value, form) for value in values]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,6 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torchvision.models import ResNet
 
-from flowerlib.data.crop import centre_crop
-from flowerlib.data.photos import PhotoSet
 from flowerlib.errors import UserError, one_line
 from flowerlib.runs import LAST, InputInfo, Run, read_info
 from flowerlib.training.augment import normalize
@@ -147,17 +145,6 @@ def last_feature_layer(network: nn.Module) -> nn.Module | None:
     return network.act2 if isinstance(network, EfficientNetLite0) else None
 
 
-def clean_views(photos: PhotoSet, names: Iterable[str], size: int) -> np.ndarray:
-    """Photos as the network sees them in clean validation: uint8 (n, size, size, 3).
-
-    Args:
-        photos: the data set.
-        names: n of its relative paths.
-        size: side of a view, in pixels.
-    """
-    return np.stack([centre_crop(photos.read(photos.paths.index(name)), size) for name in names])
-
-
 def grad_cam(
     network: nn.Module, layer: nn.Module, views: np.ndarray, targets: Sequence[int], standardization: InputInfo
 ) -> np.ndarray:
@@ -169,7 +156,7 @@ def grad_cam(
     Args:
         network: in evaluation mode.
         layer: a module of it that outputs feature maps, (n, channels, height, width).
-        views: uint8 (n, size, size, 3), as `clean_views` returns them.
+        views: uint8 (n, size, size, 3), as `flowerlib.data.crop.centre_crop` makes them.
         targets: n class indices.
         standardization: of the network's input.
 

@@ -6,6 +6,7 @@ import pytest
 from flowerlib.data import audit as module
 from flowerlib.data.audit import NO_PHOTO, TWICE, TWO_LABELS, UNREADABLE, audit, print_audit
 from flowerlib.data.download import ManifestRow, read_manifest
+from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 
 
@@ -20,6 +21,13 @@ def test_clean_folder_has_no_problems(photo_folder):
     assert result.usable
     assert "24 readable photos in 3 classes" in str(result)
     assert "No problems." in str(result)
+
+
+def test_a_class_named_as_a_column_is_not_usable(photo_folder):
+    (photo_folder / "broom").rename(photo_folder / "label")
+    assert not audit(photo_folder).usable
+    with pytest.raises(UserError, match="rename the class folder 'label'"):
+        load_photos(str(photo_folder))
 
 
 def test_every_problem_is_found(photo_folder):

@@ -51,7 +51,7 @@ class Server:
         asked = request.headers.get("Range")
         if asked and self.ranges and request.headers.get("If-Range") == self.etag:
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
-        request.send_response(206 if start else 200)
+        request.send_response((206 if start < len(body) else 416) if start else 200)
         request.send_header("ETag", self.etag)
         request.send_header("Content-Length", str(len(body) - start))
         request.end_headers()
@@ -167,6 +167,18 @@ def test_interrupted_transfer_continues_in_the_next_call(server, target, photos,
     assert 0 < rest < len(archive) - 60_000
 
 
+def test_a_transfer_that_was_complete_is_used(server, target, photos, manifest):
+    archive = server.files["/a"] = zipped(photos)
+    server.cuts = [150_000, 0]
+    with pytest.raises(UserError):
+        fetch_from(server, target, manifest, "/a")
+    (part,) = target.parent.rglob("*.part")
+    part.write_bytes(archive)  # as if the process had been killed before it was moved
+    fetch_from(server, target, manifest, "/a")
+    assert_complete(target, photos)
+    assert server.asked[-1] == ("/a", f"bytes={len(archive)}-", 0)
+
+
 def test_changed_file_on_the_server_starts_anew(server, target, photos, manifest):
     server.files["/a"] = bytes(300_000)
     server.cuts = [150_000, 0]
@@ -229,14 +241,14 @@ def test_member_that_points_outside_is_never_written_there(server, target, photo
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_archive_bomb_is_refused(server, target, photos, manifest, pack, monkeypatch):
-    monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(download, "MAX_ARCHIVE", 1 << 20)
     server.files["/a"] = pack({"bomb": bytes(1 << 21)} | photos)
     with pytest.raises(UserError, match="unpacks to more than 1,048,576 bytes"):
         fetch_from(server, target, manifest, "/a")
 
 
 def test_endless_transfer_is_refused(server, target, manifest, monkeypatch):
-    monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(download, "MAX_ARCHIVE", 1 << 20)
     server.files["/a"] = bytes(1 << 21)
     with pytest.raises(UserError, match="sends more than 1,048,576 bytes"):
         fetch_from(server, target, manifest, "/a")

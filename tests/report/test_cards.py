@@ -37,6 +37,7 @@ def test_the_papers_photos_weights_and_settings_need_no_mark():
         (session("none"), "random weights", ""),
         (session(dataset={"fingerprint": "one photo less"}), "", ""),
         (session(rotation=0), "", "rotation 0 instead of 30"),
+        (session(learning_rate=1e-5), "", "learning rate 1e-05 instead of .001"),
     ],
 )
 def test_what_is_not_the_papers_is_marked_in_captions(start, weights, settings):

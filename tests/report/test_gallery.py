@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,7 +10,6 @@ import pytest
 import torch
 from made_up import changed
 from PIL import Image
-from torch import nn
 from torchvision.models import get_model
 
 from flowerlib.data.crop import centre_crop
@@ -18,12 +18,13 @@ from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.report import gallery
-from flowerlib.report.gallery import grad_cam, last_feature_layer, load_network, why_no_gallery, why_no_heatmaps
+from flowerlib.report.gallery import why_no_gallery
 from flowerlib.report.statistics import confident_mistakes, outcomes, unsure_hits
-from flowerlib.runs import InputInfo
+from flowerlib.training import trained
 from flowerlib.training.augment import normalize
 from flowerlib.training.checkpoint import LAST
 from flowerlib.training.loop import train_and_evaluate
+from flowerlib.training.trained import last_feature_layer, load_network
 
 matplotlib.use("Agg")
 
@@ -136,9 +137,8 @@ def test_pairs_stand_side_by_side_whole_with_their_side_of_the_split(session):
 
 def test_the_photos_of_a_run_are_found_again(session):
     run, photos = session
-    assert gallery.find_photos(run).fingerprint == photos.fingerprint
+    assert gallery.photos_of(run).fingerprint == photos.fingerprint
     assert why_no_gallery(run, photos) is None
-    assert why_no_heatmaps(run, photos) is None
 
 
 @pytest.mark.parametrize("source", ["flowers", "synthetic", "/nowhere"])
@@ -148,7 +148,7 @@ def test_looking_for_photos_fetches_and_draws_nothing(session, source, tmp_path,
     if source != "/nowhere":
         monkeypatch.setattr(gallery, "photos_for", lambda *_: pytest.fail("it would fetch them"))
     run = changed(run, settings={"data": source})
-    assert gallery.find_photos(run) is None
+    assert gallery.photos_of(run) is None
 
 
 def test_photos_in_a_named_folder_are_found(session, monkeypatch):
@@ -156,15 +156,14 @@ def test_photos_in_a_named_folder_are_found(session, monkeypatch):
     monkeypatch.setenv("FLOWERLIB_DATA", str(photos.root))
     monkeypatch.setattr(gallery, "photos_for", lambda experiment: (experiment.data, experiment.skip_bad))
     run = changed(run, settings={"data": "flowers", "skip_bad": True})
-    assert gallery.find_photos(run) == ("flowers", True)
+    assert gallery.photos_of(run) == ("flowers", True)
 
 
 def test_it_is_said_why_there_is_no_gallery(session):
     run, photos = session
     assert "photos are not on this machine" in why_no_gallery(run, None).replace("of the data set photos ", "")
     other = replace(photos, fingerprint="0")
-    for reason in (why_no_gallery(run, other), why_no_heatmaps(run, other)):
-        assert "not those that run was run on" in reason
+    assert "not those that run was run on" in why_no_gallery(run, other)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short", "other network", "other predictions", "other classes"])
@@ -180,9 +179,7 @@ def test_it_is_said_why_there_are_no_heat_maps(session, damage, tmp_path):
         run = replace(run, predictions=run.predictions.assign(aster=run.predictions["aster"] + 0.01))
     if damage == "other classes":
         run = replace(run, predictions=run.predictions.drop(columns="clover"))
-    reason = why_no_heatmaps(run, photos)
-    assert str(tmp_path / LAST) in reason
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / LAST))):
         gallery.heatmap_figure(run, photos, confident_mistakes(run.predictions, 1))
 
 
@@ -192,9 +189,8 @@ def test_a_network_without_a_last_map_is_refused_by_name(session, monkeypatch):
         transformer = get_model("vit_b_32")
         assert last_feature_layer(get_model("resnext50_32x4d")) is not None
     assert last_feature_layer(transformer) is None
-    monkeypatch.setattr(gallery, "load_network", lambda run: transformer)
+    monkeypatch.setattr(trained, "load_network", lambda run: transformer)
     run = changed(run, settings={"model": "vit_b_32"})
-    assert "vit_b_32" in why_no_heatmaps(run, photos)
     with pytest.raises(UserError, match="vit_b_32"):
         gallery.heatmap_figure(run, photos, confident_mistakes(run.predictions, 1))
 
@@ -211,46 +207,6 @@ def test_the_network_is_the_one_that_made_the_predictions(session):
     np.testing.assert_allclose(probabilities, run.predictions[run.classes], atol=1e-5)
 
 
-BRIGHT = np.random.default_rng(0).integers(150, 256, size=(2, 32, 32, 3), dtype=np.uint8)
-
-
-class Quadrants(nn.Module):
-    """A channel for each quadrant of a picture, which holds its brightness there; class k is for channel k."""
-
-    def __init__(self, sign=1.0):
-        super().__init__()
-        self.brightness = nn.Conv2d(3, 4, kernel_size=4, stride=4, bias=False)
-        nn.init.ones_(self.brightness.weight)
-        self.features = nn.Identity()
-        self.sign = sign
-
-    def forward(self, pictures):
-        maps = self.brightness(pictures)
-        masks = torch.zeros_like(maps)
-        masks[:, 0, :4, :4] = masks[:, 1, :4, 4:] = masks[:, 2, 4:, :4] = masks[:, 3, 4:, 4:] = 1
-        return self.sign * self.features(maps * masks).mean(dim=(2, 3))
-
-
-@pytest.mark.parametrize("quadrant", range(4))
-def test_the_heat_lies_where_the_network_looks(quadrant):
-    network = Quadrants().eval()
-    maps = grad_cam(network, network.features, BRIGHT, [quadrant, 3 - quadrant], InputInfo())
-    assert maps.shape == (2, 32, 32)
-    assert maps.max(axis=(1, 2)).tolist() == [1, 1]
-    assert maps.min() >= 0
-    for heat, place in zip(maps, [quadrant, 3 - quadrant], strict=True):
-        top, left = 16 * (place // 2), 16 * (place % 2)
-        inside = heat[top : top + 16, left : left + 16]
-        assert inside.sum() > 0.85 * heat.sum()  # the rest is the seam of the enlarged map
-        assert inside[4:-4, 4:-4].min() > 0.3
-
-
-def test_there_is_no_heat_where_nothing_speaks_for_the_class():
-    network = Quadrants(sign=-1.0).eval()
-    maps = grad_cam(network, network.features, BRIGHT[:1], [0], InputInfo())
-    assert (maps == 0).all()
-
-
 def test_heat_maps_stand_under_their_photos(session, monkeypatch):
     run, photos = session
     asked = []
@@ -262,7 +218,7 @@ def test_heat_maps_stand_under_their_photos(session, monkeypatch):
         heat[:, :20, :20] = 1
         return heat
 
-    monkeypatch.setattr(gallery, "grad_cam", corner)
+    monkeypatch.setattr(trained, "grad_cam", corner)
     rows = pd.concat([confident_mistakes(run.predictions, 2), unsure_hits(run.predictions, 1)])
     axes = pictures(gallery.heatmap_figure(run, photos, rows))
     assert [run.classes[target] for target in asked] == rows["predicted"].tolist()

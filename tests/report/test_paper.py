@@ -3,9 +3,9 @@ import pytest
 from made_up import changed, make_run
 
 from flowerlib.report.claims import CLAIMS
-from flowerlib.report.paper.claims import paper_claims
 from flowerlib.report.paper.committed import settings_table
-from flowerlib.report.paper.others import others_index, others_tables
+from flowerlib.report.paper.others import others_index, others_numbers, others_table, others_tables
+from flowerlib.report.paper.published import LATE, SESSIONS, paper_claims
 
 
 def test_every_claim_is_judged_once_and_in_order():
@@ -74,3 +74,25 @@ def test_others_logs_are_whole():
         assert len(table) == index.loc[run, "epochs_logged"]
         assert table["epoch"].is_monotonic_increasing
         assert table["val_aug_acc"].max() == pytest.approx(index.loc[run, "best_val_aug_acc"], abs=5e-5)
+
+
+def test_the_published_sessions_stand_among_those_of_others():
+    table = others_table().set_index("run")
+    assert LATE == 14
+    assert table["late_acc"].is_monotonic_decreasing
+    assert table.loc[list(SESSIONS), "late_acc"].tolist() == pytest.approx([0.92, 0.8895, 0.916])
+    assert table.loc[["E18", "E34", "E50"], "late_acc"].tolist() == pytest.approx([0.8971, 0.9015, 0.9115], abs=5e-5)
+    assert (table["source"] == "others").sum() == 7
+    # ResNet-18 at batch 32: the paper's is the highest, and its batch 64 is below everybody
+    assert table.index[0] == "resnet18-bs32"
+    assert table.index[-1] == "resnet18-bs64"
+
+
+def test_what_others_runs_say_of_the_papers_comparisons():
+    numbers = others_numbers()
+    assert numbers["resnet18_runs"] == 5
+    assert (numbers["lowest"], numbers["highest"]) == pytest.approx((0.897, 0.918), abs=5e-4)
+    assert numbers["deeper"] == pytest.approx(0.004, abs=5e-4)
+    assert numbers["deeper_time"] == pytest.approx(291 / 278)
+    assert numbers["published_deeper"] == pytest.approx(-0.004)
+    assert numbers["spread"] > abs(numbers["published_deeper"])

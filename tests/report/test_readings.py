@@ -3,13 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import EARLIER, QUICK, SLOW, ZIGZAG, changed, make_run, predictions
+from made_up import SLOW, make_run, predictions
 from scipy import stats
 
-from flowerlib.report.claims import AUGMENTATION
 from flowerlib.report.paper.published import SESSIONS
-from flowerlib.report.readings import augmented_difference, readings_table, slow_epochs
-from flowerlib.runs import ModelInfo
+from flowerlib.report.readings import augmented_difference, readings_table
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +27,6 @@ def test_in_absolute_terms_batch_64_is_slower_in_every_metric(published):
     better = [number(published, "c", f"epochs of 20 in which its {name}")["value"] for name in (
         "training loss", "training accuracy", "validation loss", "validation accuracy")]  # fmt: skip
     assert better == [0, 0, 0, 1]
-    assert np.isnan(number(published, "c", "epochs to an accuracy of .900")["value"])
 
 
 def test_relative_to_their_own_plateaus_the_published_curves_say_the_opposite(published):
@@ -45,31 +42,8 @@ def test_relative_to_their_own_plateaus_the_published_curves_say_the_opposite(pu
 def test_given_their_photos_the_published_late_accuracies_are_apart(published):
     row = number(published, "e1", "late mean of the validation accuracy")
     assert row[["value", "low", "high"]].tolist() == pytest.approx([-0.0305, -0.0429, -0.0181], abs=5e-5)
-    assert number(published, "e1", "late accuracies apart")["value"] == 1
-    assert number(published, "g", "late accuracies apart")["value"] == 0
     assert number(published, "g", "late mean of the training accuracy")["value"] == pytest.approx(0.019, abs=5e-4)
     assert number(published, "g", "late mean of the validation accuracy")["high"] > 0
-    assert number(published, "g", "best validation accuracy")["value"] < 0
-    assert number(published, "g", "mean of the last five")["value"] < 0
-
-
-def test_the_published_validation_loss_steps_by_a_ninth_of_itself(published):
-    values = [
-        row["value"] for (key, reading), row in published.iterrows() if key == "b" and "validation loss" in reading
-    ]
-    assert values == pytest.approx([0.0284, 0.0284 / 0.2438], abs=5e-4)
-
-
-def test_repeats_of_shared_draws_are_paired():
-    random = np.random.default_rng(0)
-    fixed = 0.8 + 0.02 * random.standard_normal(20)
-    runs = [make_run("resnet18-bs32", evaluations=fixed)]
-    runs.append(make_run("resnet18-bs64", evaluations=fixed - 0.04 + 0.001 * random.standard_normal(20)))
-    table = readings_table(runs)
-    ours = table[table["evidence"] == "ours"].set_index(["key", "reading"])
-    row = number(ours, "e1", "mean of the repeated evaluations")
-    expected = stats.ttest_rel(runs[1].repeats, runs[0].repeats).confidence_interval()
-    assert (row["low"], row["high"]) == pytest.approx(tuple(expected))
 
 
 def with_counts(run, counts, evaluations=10):
@@ -109,44 +83,7 @@ def test_the_interval_photo_by_photo_covers_what_it_says():
     assert 0.02 < missed / 300 < 0.08
 
 
-def test_times_stand_beside_the_networks_multiply_adds():
-    runs = [make_run("resnet18-bs32"), make_run("resnet34-bs32", seconds=18.0)]
-    ours = readings_table(runs).query("evidence == 'ours'").set_index(["key", "reading"])
-    # torchvision: 1.81 and 3.66 GFLOPS of a picture of 224 pixels
-    assert number(ours, "h", "multiply-adds")["value"] == pytest.approx(3.66 / 1.81)
-    runs = [changed(run, model=ModelInfo(parameters=1, trained=1, multiply_adds=size)) for run, size in
-            zip(runs, (4, 6), strict=True)]  # fmt: skip
-    ours = readings_table(runs).query("evidence == 'ours'").set_index(["key", "reading"])
-    assert number(ours, "h", "multiply-adds")["value"] == 1.5
-
-
-def test_epochs_in_which_the_machine_did_something_else_are_counted():
-    run = make_run("resnet18-bs32")
-    assert slow_epochs(run) == 0
-    seconds = run.metrics["train_seconds"].to_numpy(copy=True)
-    seconds[[2, 7]] *= [1.17, 1.25]
-    assert slow_epochs(replace(run, metrics=run.metrics.assign(train_seconds=seconds))) == 1
-
-
-def test_ablations_are_read_with_what_speaks_against_the_paper():
-    base = make_run("resnet18-bs32", curve=SLOW)
-    plain = make_run(
-        "resnet18-bs32", curve=QUICK, training=np.minimum(QUICK + 0.09, 1), clean=EARLIER, **AUGMENTATION
-    )
-    random = changed(make_run("resnet18-bs32", curve=SLOW - 0.3, weights="none"), weights={"source": "none"})
-    ours = (
-        readings_table([], ablations=[base, plain, random]).query("evidence == 'ours'").set_index(["key", "reading"])
-    )
-    gap = number(ours, "i", "without augmentation: training accuracy")["value"]
-    assert gap == pytest.approx(QUICK[-1] + 0.09 - EARLIER[-1])
-    assert number(ours, "i", "full method: training accuracy")["value"] == 0
-    assert number(ours, "j", "clean accuracy after the first epoch")["value"] == pytest.approx(0.3)
-    # the full method starts at .5, and the random weights end just below .6
-    assert 0 < number(ours, "j", "epochs in which transferred")["value"] < 2
-
-
 def test_what_a_table_lacks_has_no_reading():
     short = [make_run(name, curve=SLOW[:3]) for name in SESSIONS]
     ours = readings_table(short).query("evidence == 'ours'")
-    assert set(ours["key"]) == {"h"}
-    assert not readings_table([make_run("resnet18-bs32", curve=SLOW + 0.01 * ZIGZAG)])["value"].isna().all()
+    assert ours.empty

@@ -3,16 +3,14 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_up import predictions
 from scipy import stats
 
-from flowerlib.report import statistics
 from flowerlib.report.statistics import (
     accuracy,
     accuracy_without,
-    calibration_error,
     class_table,
     compare_predictions,
     confident_mistakes,
@@ -163,60 +161,6 @@ def test_bins_hold_their_upper_edge(six):
     assert table.loc[1, ["confidence", "accuracy"]].isna().all()
 
 
-def test_calibration_error_by_hand(six):
-    # bins of .1: (.5) right, (.6, .6) one right, (.7) wrong, (.8) right, (.9) right
-    by_hand = (1 * 0.5 + 2 * abs(0.5 - 0.6) + 1 * 0.7 + 1 * 0.2 + 1 * 0.1) / 6
-    assert calibration_error(six, bins=10).value == pytest.approx(by_hand)
-
-
-def test_in_one_bin_the_error_is_accuracy_against_mean_confidence(six):
-    assert calibration_error(six, bins=1).value == pytest.approx(abs(4 / 6 - 4.1 / 6))
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(5, 60), st.integers(1, 20))
-def test_the_calibration_error_follows_from_the_bins_and_lies_in_its_interval(seed, photos, bins):
-    random = np.random.default_rng(seed)
-    table = pd.DataFrame(random.dirichlet([1, 1, 1], photos), columns=["x", "y", "z"])
-    table.insert(0, "photo", np.arange(photos).astype(str))
-    table.insert(1, "label", random.choice(["x", "y", "z"], photos))
-    parts = reliability_bins(table, bins).dropna()
-    value, low, high = calibration_error(table, bins)
-    assert value == pytest.approx((parts["photos"] * (parts["accuracy"] - parts["confidence"]).abs()).sum() / photos)
-    assert 0 <= low <= value <= high
-
-
-def sure(right, confidence):
-    """Photos predicted with one confidence."""
-    table = predictions(right)
-    values = np.where(right, confidence, 1 - confidence)
-    return table.assign(aster=values, broom=1 - values)
-
-
-def test_only_an_uncalibrated_network_has_an_error_above_zero():
-    right = np.arange(400) < 360
-    assert calibration_error(sure(right, 0.9)).low == 0
-    error = calibration_error(sure(right, 0.99))
-    assert error.value == pytest.approx(0.09)
-    # one bin: the error's interval is that of an accuracy of .9 of 400
-    assert (error.low, error.high) == pytest.approx((0.09 - 1.96 * 0.015, 0.09 + 1.96 * 0.015), abs=0.004)
-
-
-def test_the_calibration_errors_range_is_no_interval_at_95(monkeypatch):
-    monkeypatch.setattr(statistics, "RESAMPLES", 200)
-    random, held = np.random.default_rng(0), 0
-    for _ in range(100):  # a perfect network: right as often as it is sure, an error of 0
-        confidence = random.uniform(0.5, 1, 570)
-        right = random.random(570) < confidence
-        table = pd.DataFrame({"photo": "p", "label": np.where(right, "x", "y"), "x": confidence, "y": 1 - confidence})
-        held += calibration_error(table).low == 0
-    assert 0.5 < held / 100 < 0.93
-
-
-def test_resampling_is_the_same_every_time(six):
-    assert calibration_error(six) == calibration_error(six)
-
-
 def test_mistakes_come_most_confident_first_and_hits_least_sure_first(six):
     assert confident_mistakes(six)["photo"].tolist() == ["c1", "a2"]
     assert confident_mistakes(six, 1)["photo"].tolist() == ["c1"]
@@ -314,6 +258,3 @@ def test_photos_are_matched_by_name_and_only_those_of_both_count():
 def test_tables_without_a_common_photo_are_refused():
     with pytest.raises(ValueError, match="no photo in common"):
         compare_predictions(predictions([1], ["p"]), predictions([1], ["q"]))
-
-
-# ---- texts

@@ -5,8 +5,8 @@ author's code and report are public at https://github.com/SYSUSZ-ECE371, in the 
 ``assignment-1-image-classification-by-using-deep-models-SPMagicherb``, file ``EX2/main.py``, commit 388153b of
 2025-05-14.
 
-- Tables 1 to 3: ``resnet18-bs32.csv``, ``resnet18-bs64.csv``, ``resnet34-bs32.csv``; see `published`.
-- Claims, with quotation and section: ``claims.csv``; see `claims`.
+- Tables 1 to 3: ``resnet18-bs32.csv``, ``resnet18-bs64.csv``, ``resnet34-bs32.csv``; claims, with quotation and
+  section: ``claims.csv``; see `published`.
 - The method in the text, and in the code as committed: ``as_committed.csv``; see `committed`.
 - Seven logs of other students: ``others/``; see `others`.
 """

@@ -105,5 +105,4 @@ OURS: dict[str, Callable[[RunInfo], str]] = {
     "seeds": lambda info: str(info.seed),
     "precision": lambda info: info.precision,
     "hardware": _hardware,
-    "loading": lambda info: "photos decoded once",
 }

@@ -1,4 +1,4 @@
-"""The paper's Tables 1-3, under this project's names.
+"""The paper's Tables 1-3, under this project's names, and its claims, in few words and in its own.
 
 Its author's code (see `flowerlib.report.paper`) gives all photos one augmented transform before it splits them: the
 published validation photos were augmented, and the validation columns are our ``val_aug_loss`` and ``val_aug_acc``.
@@ -9,7 +9,7 @@ predictions, learning rates and times were not published.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -24,6 +24,8 @@ SESSIONS: dict[str, dict[str, Any]] = {
     "resnet18-bs64": {"model": "resnet18", "batch_size": 64},
     "resnet34-bs32": {"model": "resnet34", "batch_size": 32},
 }
+
+LATE = 2 * Experiment().lr_step  # the first epoch after the second drop of the learning rate
 
 FIRST = "resnet18-bs32"  # the one that the others are compared with
 
@@ -68,3 +70,27 @@ def _published_run(name: str, table: pd.DataFrame) -> Run:
         commit=None,
     )
     return Run(name, TABLES, info, table, pd.DataFrame(columns=["photo", "label"]))
+
+
+class PaperClaim(NamedTuple):
+    """A claim of the paper; e1 and e2 are the direction and the size of one statement.
+
+    Attributes:
+        key: its letter.
+        claim: what it says, in short.
+        quotation: the paper's words.
+        section: of the paper.
+        caveat: what limits any verdict.
+    """
+
+    key: str
+    claim: str
+    quotation: str
+    section: str
+    caveat: str
+
+
+def paper_claims() -> dict[str, PaperClaim]:
+    """The claims by key, in the paper's order, then those of the abstract."""
+    table = pd.read_csv(TABLES / "claims.csv", dtype=str, keep_default_na=False)
+    return {row["key"]: PaperClaim(**row) for row in table.to_dict("records")}

@@ -10,6 +10,8 @@ from flowerlib.data.photos import paper_fingerprint
 from flowerlib.files import REPORT
 from flowerlib.report import material, results
 from flowerlib.report.grouping import Session
+from flowerlib.report.paper.published import SESSIONS
+from flowerlib.report.statistics import wilson
 from flowerlib.runs import CalibrationInfo, Device, HeldOutInfo
 
 
@@ -130,3 +132,38 @@ def test_the_paper_is_judged_on_its_photos_only(three):
     assert results.published_of(others[0], others) is None
     assert material.is_reference(REPORT / "results" / "paper")
     assert not material.is_reference(REPORT / "results")
+
+
+def test_augmented_accuracy_is_the_mean_of_the_repeats_with_their_scatter():
+    runs = [
+        make_run("resnet18-bs32", seed=0, table=with_right(900), evaluations=(0.8, 0.82, 0.84)),
+        make_run("resnet18-bs32", seed=1, table=with_right(910), evaluations=(0.86, 0.86, 0.86)),
+    ]
+    single = make_run("resnet18-bs64")
+    table = results.summary([Session("twice", tuple(runs)), Session("once", (single,))])
+    twice = table.loc["twice"]
+    assert twice["clean_low":"clean_high"].isna().all()  # they would be of one run
+    assert (twice["augmented"], twice["augmented_sd"]) == pytest.approx((0.84, 0.02))
+    assert (twice["seeds"], twice["evaluations"]) == (2, 3)
+    assert table.loc["once", "augmented"] == single.metrics["val_aug_acc"].iloc[-1]
+    assert table.loc["once", "evaluations"] == 0
+    assert np.isnan(table.loc["once", "augmented_sd"])
+    assert tuple(table.loc["once", ["clean_low", "clean_high"]]) == wilson(900, 1000)[1:]
+
+
+def test_noise_of_the_late_epochs_and_of_repeated_evaluations():
+    evaluations = [0.91, 0.93, 0.92, 0.94]
+    table = results.noise(evaluations, photos=400)
+    assert table.index.tolist() == [*SESSIONS, "repeated evaluation"]
+    assert table["evaluations"].tolist() == [6, 6, 6, 4]
+    # Table 1, epochs 14-19: .930 .907 .919 .921 .932 .911; steps .023 .012 .002 .011 .021
+    first = table.loc["resnet18-bs32"]
+    assert (first["mean"], first["mean_step"]) == pytest.approx((0.92, 0.069 / 5))
+    assert first["sd"] == pytest.approx(np.sqrt((100 + 169 + 1 + 1 + 144 + 81) / 5) / 1000)
+    assert first["binomial_sd"] == pytest.approx(np.sqrt(0.92 * 0.08 / 570))
+    ours = table.loc["repeated evaluation"]
+    assert ours["binomial_sd"] == pytest.approx(np.sqrt(0.925 * 0.075 / 400))
+    # chi-square with 3 degrees of freedom: .2158 and 9.3484 (any table of its quantiles)
+    variance = np.var(evaluations, ddof=1)
+    limits = np.sqrt(3 * variance / 9.3484), np.sqrt(3 * variance / 0.2158)
+    assert (ours["sd_low"], ours["sd_high"]) == pytest.approx(limits, rel=1e-4)
