@@ -132,15 +132,16 @@ def plot_training(tables: Mapping[str, pd.DataFrame], quantity: str, *, ax: Axes
     return ax
 
 
-def interval_figure(table: pd.DataFrame, label: str, *, zero: bool = True) -> Figure:
-    """Values with their intervals, one under the other.
+def plot_intervals(table: pd.DataFrame, label: str, *, zero: bool = True, ax: Axes | None = None) -> Axes:
+    """Plot values with their intervals, one under the other.
 
     Args:
         table: ``name``, ``value``, ``low`` and ``high``.
         label: of the axis.
         zero: draw a line at zero, as for differences.
+        ax: where to draw; a new one if None.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.3 * len(table)))
+    ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.3 * len(table)))[1] if ax is None else ax
     places = range(len(table))[::-1]
     reach = [table["value"] - table["low"], table["high"] - table["value"]]
     ax.errorbar(table["value"], places, xerr=reach, fmt="o", capsize=2, color="black")
@@ -148,16 +149,16 @@ def interval_figure(table: pd.DataFrame, label: str, *, zero: bool = True) -> Fi
         ax.axvline(0, color="grey", linewidth=0.8, linestyle=":")
     ax.set_yticks(places, [in_lines(name, WIDTH / 3) for name in table["name"]])
     ax.set_xlabel(in_lines(label, WIDTH / 2))
-    return figure
+    return ax
 
 
-def confusion_figure(matrix: pd.DataFrame) -> Figure:
-    """A confusion matrix: labels in rows, predictions in columns, counts in the fields.
+def plot_confusion(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Plot a confusion matrix: labels in rows, predictions in columns, counts in the fields.
 
     For more than `MOST_NAMED_CLASSES` it shows shares by colour alone, and neither counts nor names.
     """
     side = 1.6 + 0.45 * min(len(matrix), MOST_NAMED_CLASSES)
-    figure, ax = plt.subplots(figsize=(side, side))
+    ax = plt.subplots(figsize=(side, side))[1] if ax is None else ax
     shares = matrix.div(matrix.sum(axis="columns").clip(lower=1), axis="index")
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(matrix) <= MOST_NAMED_CLASSES:
@@ -168,7 +169,7 @@ def confusion_figure(matrix: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(matrix)), matrix.index)
     ax.set(xlabel="Predicted", ylabel="Label")
     ax.spines[:].set_visible(False)
-    return figure
+    return ax
 
 
 def contact_sheet(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 8) -> Figure:

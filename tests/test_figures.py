@@ -55,9 +55,9 @@ def test_curves_differ_in_more_than_colour():
         assert len({getattr(line, get)() for line in drawn}) == len(drawn)
 
 
-def test_the_confusion_figure_shows_every_count():
+def test_a_confusion_matrix_shows_every_count():
     matrix = pd.DataFrame([[5, 1], [0, 7]], index=["a", "b"], columns=["a", "b"])
-    ax = figures.confusion_figure(matrix).axes[0]
+    ax = figures.plot_confusion(matrix)
     assert [text.get_text() for text in ax.texts] == ["5", "1", "0", "7"]
 
 
@@ -119,7 +119,7 @@ def test_counts_do_not_run_into_each_other(times):
 
 def test_many_classes_give_a_figure_of_bounded_size():
     names = [f"class {number}" for number in range(300)]
-    figure = figures.confusion_figure(pd.DataFrame(np.eye(300, dtype=int), names, names))
+    figure = figures.plot_confusion(pd.DataFrame(np.eye(300, dtype=int), names, names)).figure
     assert max(figure.get_size_inches()) < 12
     assert not figure.axes[0].texts
 

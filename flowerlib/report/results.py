@@ -160,7 +160,7 @@ def shown_summary(table: pd.DataFrame, unequal: bool = False) -> pd.DataFrame:
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
-    """Clean accuracies in `summary`, as `flowerlib.figures.interval_figure` takes them.
+    """Clean accuracies in `summary`, as `flowerlib.figures.plot_intervals` takes them.
 
     Returns:
         A row a session: ``name``, ``value``, ``low``, ``high`` (Wilson's of one seed, Student's over several).
@@ -301,7 +301,7 @@ def shown_ablations(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ablation_intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """What `flowerlib.figures.interval_figure` takes: ``name``, ``value``, ``low``, ``high``."""
+    """What `flowerlib.figures.plot_intervals` takes: ``name``, ``value``, ``low``, ``high``."""
     shown = table.dropna(subset="difference")
     return shown.rename(columns={"difference": "value"}).assign(name=shown["session"].str.replace("-", " "))
 
