@@ -231,9 +231,9 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from flowerlib.answers import answer_photos
+    from flowerlib.predict import predict_photos
 
-    answer_photos(options.checkpoint, options.photos, options.top, options.csv, options.sheet)
+    predict_photos(options.checkpoint, options.photos, options.top, options.csv, options.sheet)
     return 0
 
 

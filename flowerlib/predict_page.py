@@ -14,16 +14,16 @@ import pandas as pd
 from IPython.display import display
 
 from flowerlib import figures
-from flowerlib.answers import Network, ask, find_photos, open_network
 from flowerlib.errors import UserError
 from flowerlib.files import RUNS, user_path
+from flowerlib.predict import Network, find_photos, open_network, predict
 from flowerlib.runs import BEST
 
 MOST_SHOWN = 12  # photos at once
 TOP = 5  # classes
 
 
-def answer_page(checkpoint: str | None, folder: str | None) -> None:
+def predict_page(checkpoint: str | None, folder: str | None) -> None:
     """Show the answers to the photos of a folder, if one is named, and a button that takes more photos.
 
     Args:
@@ -72,13 +72,13 @@ def _button(network: Network) -> ipywidgets.Widget:
 
 
 def _show(network: Network, photos: Mapping[str, Callable[[], bytes]]) -> None:
-    for name, answer in ask(network, dict(islice(photos.items(), MOST_SHOWN))):
+    for name, answer in predict(network, dict(islice(photos.items(), MOST_SHOWN))):
         if isinstance(answer, str):
             print(f"{name} can't be read: {answer}.")
             continue
         top = answer.top(TOP)
         likely = pd.Series(answer.probabilities[top], [network.classes[index] for index in top])
-        heat = network.look(np.stack([answer.view]), top[:1])[0] if network.look else None
+        heat = network.grad_cam(np.stack([answer.view]), top[:1])[0] if network.grad_cam else None
         title = f"{Path(name).name}{' (unsure)' if answer.unsure else ''}"
         figure = figures.answer_figure(title, answer.view, likely, heat)
         display(figure)

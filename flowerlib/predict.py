@@ -1,4 +1,4 @@
-"""What is in a photo: the answers of a trained network. One that was exported is asked without PyTorch."""
+"""What is in a photo: the predictions of a trained network, of an exported one without PyTorch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Network:
         logits: takes views, uint8 (n, size, size, 3); returns float32 (n, classes).
         temperature: divides the logits.
         unsure_below: an answer whose highest probability is lower is unsure.
-        look: where it looks: takes views and n class indices, as `flowerlib.training.trained.grad_cam` does; None
+        grad_cam: where it looks: takes views and n class indices, as `flowerlib.training.trained.grad_cam` does; None
             where that can't be computed.
     """
 
@@ -48,11 +48,11 @@ class Network:
     logits: Callable[[np.ndarray], np.ndarray]
     temperature: float
     unsure_below: float
-    look: Callable[[np.ndarray, Sequence[int]], np.ndarray] | None = None
+    grad_cam: Callable[[np.ndarray, Sequence[int]], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What a network says to a photo: a probability for each class, (classes,), and the view that it saw."""
 
     probabilities: np.ndarray
@@ -82,19 +82,19 @@ def open_network(path: Path) -> Network:
 
 
 def _open_checkpoint(path: Path) -> Network:
-    from flowerlib.training import predict  # PyTorch takes seconds, which an ONNX file should not cost
+    # PyTorch takes seconds, which an ONNX file should not cost
+    from flowerlib.training.trained import grad_cam, last_feature_layer, logits, read_trained
 
-    trained = predict.read_trained(path)
-    layer = predict.last_feature_layer(trained.network)
+    trained = read_trained(path)
+    layer = last_feature_layer(trained.network)
+    heat = layer is not None and partial(grad_cam, trained.network, layer, standardization=trained.standardization)
     return Network(
         trained.classes,
         trained.image_size,
-        partial(predict.logits, trained),
+        partial(logits, trained),
         trained.temperature,
         trained.unsure_below,
-        None
-        if layer is None
-        else partial(predict.grad_cam, trained.network, layer, standardization=trained.standardization),
+        heat or None,
     )
 
 
@@ -147,7 +147,7 @@ def _read(file: Path) -> bytes:
     return read_bytes(file)
 
 
-def ask(network: Network, photos: Mapping[str, Callable[[], bytes]]) -> Iterator[tuple[str, Answer | str]]:
+def predict(network: Network, photos: Mapping[str, Callable[[], bytes]]) -> Iterator[tuple[str, Prediction | str]]:
     """Yield each photo's name with the network's answer, or with the reason why it can't be read, in order.
 
     Photos are decoded in threads, a few batches ahead.
@@ -166,7 +166,7 @@ def ask(network: Network, photos: Mapping[str, Callable[[], bytes]]) -> Iterator
                 yield name, view
             else:
                 row = next(probabilities)
-                yield name, Answer(row, bool(row.max() < network.unsure_below), view)
+                yield name, Prediction(row, bool(row.max() < network.unsure_below), view)
 
 
 def _view(read: Callable[[], bytes], size: int) -> np.ndarray | str:
@@ -176,7 +176,7 @@ def _view(read: Callable[[], bytes], size: int) -> np.ndarray | str:
         return why_unreadable(error)
 
 
-def answer_photos(checkpoint: Path, places: Sequence[str], top: int, table: Path | None, sheet: Path | None) -> None:
+def predict_photos(checkpoint: Path, places: Sequence[str], top: int, table: Path | None, sheet: Path | None) -> None:
     """Print a line for each photo: its most probable classes, and whether the network is unsure.
 
     Args:
@@ -201,11 +201,11 @@ def answer_photos(checkpoint: Path, places: Sequence[str], top: int, table: Path
     rows, shown, unreadable, width = [], {}, {}, max(map(len, photos))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about odd metadata in photos that it can read
-        for name, answer in ask(network, photos):
+        for name, answer in predict(network, photos):
             if isinstance(answer, str):
                 unreadable[name] = answer
                 continue
-            print(f"{name:<{width}}  {_in_words(answer, network.classes, top)}")
+            print(f"{name:<{width}}  {_line(answer, network.classes, top)}")
             rows.append([name, *answer.probabilities, answer.unsure])
             if len(shown) < MOST_ON_SHEET:
                 shown[name] = answer
@@ -222,18 +222,18 @@ def answer_photos(checkpoint: Path, places: Sequence[str], top: int, table: Path
         )
 
 
-def _in_words(answer: Answer, classes: Sequence[str], top: int) -> str:
+def _line(answer: Prediction, classes: Sequence[str], top: int) -> str:
     width = max(map(len, classes))
     parts = [f"{classes[index]:<{width}} {answer.probabilities[index]:.3f}" for index in answer.top(top)]
     return "   ".join([*parts, *(["unsure"] if answer.unsure else [])])
 
 
-def _write_sheet(path: Path, answers: Mapping[str, Answer], classes: Sequence[str]) -> None:
+def _write_sheet(path: Path, answers: Mapping[str, Prediction], classes: Sequence[str]) -> None:
     from flowerlib import figures
 
     names = [Path(name).name for name in answers]
     figures.use_report_style([*classes, *names])
-    said = [figures.in_lines(" ".join(_in_words(answer, classes, 1).split()), SIDE) for answer in answers.values()]
+    said = [figures.in_lines(" ".join(_line(answer, classes, 1).split()), SIDE) for answer in answers.values()]
     titles = [
         f"{figures.in_lines(name[-LONGEST_NAME:], 2)}\n{words}" for name, words in zip(names, said, strict=True)
     ]

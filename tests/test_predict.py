@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowerlib import photo_page
+from flowerlib import predict_page
 from flowerlib.cli import main
 from flowerlib.data.photos import load_photos
 from flowerlib.data.synthetic import write_synthetic
@@ -167,8 +167,8 @@ def test_the_notebook_shows_answers_and_says_what_goes_wrong(
 
 def test_photos_given_to_the_notebook_are_answered(session, mixture, monkeypatch):
     shown = []
-    monkeypatch.setattr(photo_page, "display", shown.append)
-    photo_page.answer_page(str(session / "best.pt"), None)
+    monkeypatch.setattr(predict_page, "display", shown.append)
+    predict_page.predict_page(str(session / "best.pt"), None)
     (box,) = shown
     button, _ = box.children
     photo = mixture / "no suffix"
