@@ -276,8 +276,9 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML's own reader lets the last of two equal keys win: a session copied and not renamed would vanish."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        times = Counter(str(key.value) for key, _ in node.value)
-        if repeated := [key for key, _ in node.value if times[str(key.value)] > 1]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        times = Counter(key.value for key in keys)
+        if repeated := [key for key in keys if times[key.value] > 1]:
             raise yaml.constructor.ConstructorError(
                 None, None, f"'{one_line(repeated[-1].value)}' stands there twice", repeated[-1].start_mark
             )
@@ -308,6 +309,8 @@ def _read_entry(path: Path, name: Any, entry: Any, overrides: Mapping[str, Any])
                 raise UserError(
                     f"seeds must list different whole numbers, as in 'seeds: [0, 1, 2]', not {one_line(repr(seeds))}."
                 )
+            if "seeds" in entry and "seed" in entry:
+                raise UserError("give seed or seeds, not both.")
             if folds is not None:
                 raise UserError("give seeds or folds, not both.")
             return {seed_name(name, seed): Experiment(**{**settings, "seed": seed}) for seed in seeds}

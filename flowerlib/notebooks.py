@@ -90,7 +90,7 @@ def execute_notebook(
         where = error.filename or f"{output} or {log}"
         raise UserError(
             f"{where} could not be written ({one_line(error)}). Free some space or choose another folder; the same "
-            "command resumes where it stopped."
+            "command, without --force, resumes where it stopped."
         ) from error
     _drop_progress(output)
 

@@ -427,7 +427,9 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_up_to_date(folder: Path, experiment: Experiment) -> bool:
-    """Whether nothing is left to do: a finished run of as many epochs, with its tables, and with enough repeats."""
+    """Whether nothing is left to do: a finished run of as many epochs, in the precision that was asked for, with its
+    tables and with enough repeats.
+    """
     info = read_info(folder)
     if info is None or not info.finished or info.settings.epochs != experiment.epochs:
         return False

@@ -307,7 +307,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(photos, whole, tmp_pa
         last.write_bytes(damaged[spoil])
     assert ends_as(whole, photos, run_dir)
     said = (tmp_path / "said.txt").read_text()
-    assert "Going on after epoch 0" in said
+    assert "Resuming after epoch 0" in said
     assert (f"{last} can't be read" in said) == (spoil in damaged)
 
 

@@ -93,7 +93,7 @@ def test_the_report_says_what_the_tables_say(synthetic_runs, tmp_path, capsys):
         assert f"Table {number}:" in text
     for number in range(1, len(figures) + 1):
         assert f"Figure {number}:" in text
-    assert text.count("demonstration on synthetic pictures") == 1
+    assert text.count("demonstration on synthetic images") == 1
     # but for the notice itself, and the tables of method, photos and computation
     assert text.count("†") == 1 + len(tables) + len(figures) - 3
     assert "random weights" in text

@@ -100,7 +100,8 @@ class Audit:
             yield f"  {self.pairs_file} lists them."
         if not self.usable:
             yield (
-                "A run would refuse these photos: it needs at least two classes, photos in each of them, all of "
+                "A run would refuse these photos: it needs at least two classes, none of them called "
+                f"{' or '.join(sorted(COLUMN_NAMES))}, photos in each, all of "
                 "them readable, and for 'flowers' some of the paper's photos."
             )
 

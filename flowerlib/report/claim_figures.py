@@ -1,4 +1,4 @@
-"""Figures of verdicts and of others' runs, drawn from the tables of `verdicts` and `beside`."""
+"""Figures of verdicts and of others' runs, drawn from the tables of `verdicts` and `paper.others`."""
 
 from __future__ import annotations
 

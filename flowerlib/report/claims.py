@@ -156,7 +156,8 @@ def ablation_sessions(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
 
 def _same_method(run: Run, other: Run, *leaving_out: str) -> bool:
     one, two = (each.info.settings.model_dump(exclude={*NOT_INPUTS, "seed", *leaving_out}) for each in (run, other))
-    return one == two and ("weights" in leaving_out or run.info.weights.sha256 == other.info.weights.sha256)
+    starts = {(each.info.weights.source, each.info.weights.sha256) for each in (run, other)}
+    return one == two and ("weights" in leaving_out or len(starts) == 1)
 
 
 def _ablation(run: Run, full: Run) -> str | None:

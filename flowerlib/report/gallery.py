@@ -79,13 +79,14 @@ def photo_figures(
     if labels is not None:
         drawn["labels"] = (gallery_figure(run, photos, labels.head(10)), "The most doubtful labels")
     said = []
-    try:
-        drawn["heat"] = (
-            heatmap_figure(run, photos, pd.concat([mistakes.head(3), hits.head(3)])),
-            "What speaks for the predicted class (Grad-CAM); outlined: half of the strongest",
-        )
-    except UserError as error:  # another kind of network, or a lost checkpoint
-        said.append(display.Prose(display.escaped(str(error))))
+    if not run.folds:  # no one network predicted all photos of a cross-validation
+        try:
+            drawn["heat"] = (
+                heatmap_figure(run, photos, pd.concat([mistakes.head(3), hits.head(3)])),
+                "What speaks for the predicted class (Grad-CAM); outlined: half of the strongest",
+            )
+        except UserError as error:  # another kind of network, or a lost checkpoint
+            said.append(display.Prose(display.escaped(str(error))))
     if pairs is not None and len(pairs):
         first = pd.concat([under_two_labels(pairs), across_split(pairs, run.sides)]).drop_duplicates().head(9)
         validation = set(run.predictions["photo"])

@@ -1,8 +1,8 @@
 """Intervals, and statistics of predictions. They know tables, neither networks nor the paper; curves are in `curves`.
 
-Every interval is at 95 % and covers at least about that, which the tests simulate; what covers less is called a
-range. Two validations are never mixed: ``augmented`` is the paper's, whose curves it describes; ``clean`` is that of
-predictions.csv, where two networks can be compared photo by photo.
+Every interval is at 95 % and covers at least about that, which the tests simulate. Two validations are never mixed:
+``augmented`` is the paper's, whose curves it describes; ``clean`` is that of predictions.csv, where two networks can
+be compared photo by photo.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from flowerlib.calibration import BINS, bin_of
 ALPHA = 0.05
 TAILS = (ALPHA / 2, 1 - ALPHA / 2)
 LEAST_P = 1e-6  # no approximation here carries further
-RESAMPLES = 10_000
-SEED = 0  # of every resampling: the same tables give the same intervals
 
 
 class Interval(NamedTuple):

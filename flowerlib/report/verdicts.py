@@ -25,6 +25,7 @@ Rules of judgement, the same whatever the runs say:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -275,7 +276,7 @@ def result_text(finding: Finding) -> str:
 
 def range_text(claimed: tuple[float, float]) -> str:
     """``below 10``, ``above 0``, ``between 1.5 and 2.5``."""
-    low, high = (f"{round(end, 2):g}".replace("-", MINUS) for end in claimed)
+    low, high = (re.sub(r"^(-?)0\.", r"\1.", f"{round(end, 2):g}").replace("-", MINUS) for end in claimed)
     if math.isinf(claimed[0]):
         return f"below {high}"
     return f"above {low}" if math.isinf(claimed[1]) else f"between {low} and {high}"

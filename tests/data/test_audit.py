@@ -127,7 +127,7 @@ def test_what_the_split_does_to_rare_classes_and_to_copies_is_said(photo_folder)
     found = module.audit(photo_folder)
     assert "rare" in found.lacking["training"] + found.lacking["validation"]
     assert found.across > 0
-    assert f"on another side: {found.across:,}" in str(found)
+    assert f"each side of the split: {found.across:,}" in str(found)
     assert "Classes without any photo for" in str(found)
 
 

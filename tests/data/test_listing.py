@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from flowerlib.data import photos as dataset
+from flowerlib.data.decoding import MAX_BYTES
 from flowerlib.data.download import ManifestRow, read_manifest
 from flowerlib.data.listing import list_files
 from flowerlib.data.photos import load_photos
@@ -178,7 +179,7 @@ def test_a_pipe_is_no_photo(photo_folder):
 
 
 def test_a_file_larger_than_any_photo_is_not_read(photo_folder):
-    os.truncate(photo_folder / "aster/0.jpg", dataset.MAX_BYTES + 1)  # takes no room on the disk
+    os.truncate(photo_folder / "aster/0.jpg", MAX_BYTES + 1)  # takes no room on the disk
     with pytest.raises(UserError, match=r"1 of 24 .*aster/0.jpg \(357,913,941 bytes, more than"):
         load_photos(str(photo_folder))
 

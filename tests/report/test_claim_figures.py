@@ -7,8 +7,8 @@ import pytest
 from made_up import QUICK, make_run, with_right
 
 from flowerlib import figures
-from flowerlib.report.beside import others_table
 from flowerlib.report.claim_figures import claims_figure, plot_claim, plot_others
+from flowerlib.report.paper.others import others_table
 from flowerlib.report.verdicts import findings_table, judge_all
 
 matplotlib.use("Agg")

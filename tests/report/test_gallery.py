@@ -183,7 +183,7 @@ def test_it_is_said_why_there_are_no_heat_maps(session, damage, tmp_path):
         gallery.heatmap_figure(run, photos, confident_mistakes(run.predictions, 1))
 
 
-def test_a_network_without_a_last_map_is_refused_by_name(session, monkeypatch):
+def test_a_network_without_a_last_feature_layer_is_refused_by_name(session, monkeypatch):
     run, photos = session
     with torch.device("meta"):
         transformer = get_model("vit_b_32")

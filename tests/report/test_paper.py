@@ -95,4 +95,4 @@ def test_what_others_runs_say_of_the_papers_comparisons():
     assert numbers["deeper"] == pytest.approx(0.004, abs=5e-4)
     assert numbers["deeper_time"] == pytest.approx(291 / 278)
     assert numbers["published_deeper"] == pytest.approx(-0.004)
-    assert numbers["spread"] > abs(numbers["published_deeper"])
+    assert numbers["highest"] - numbers["lowest"] > abs(numbers["published_deeper"])

@@ -32,7 +32,7 @@ def ablations():
 
 @pytest.fixture(scope="module")
 def ours(everything, ablations):
-    return {each.claim.key: each for each in judge_all(everything, ablations) if each.evidence == OURS}
+    return {each.claim.key: each for each in judge_all(everything, ablations=ablations) if each.evidence == OURS}
 
 
 @pytest.fixture(scope="module")

@@ -135,11 +135,12 @@ def test_the_paper_is_judged_on_its_photos_only(three):
 
 
 def test_augmented_accuracy_is_the_mean_of_the_repeats_with_their_scatter():
-    runs = [
-        make_run("resnet18-bs32", seed=0, table=with_right(900), evaluations=(0.8, 0.82, 0.84)),
-        make_run("resnet18-bs32", seed=1, table=with_right(910), evaluations=(0.86, 0.86, 0.86)),
+    sessions = [
+        session(seed=0, table=with_right(900), repeats=(0.8, 0.82, 0.84)),
+        session(seed=1, table=with_right(910), repeats=(0.86, 0.86, 0.86)),
+        session("resnet18-bs64"),
     ]
-    single = make_run("resnet18-bs64")
+    *runs, single = (each.runs[0] for each in sessions)
     table = results.summary([Session("twice", tuple(runs)), Session("once", (single,))])
     twice = table.loc["twice"]
     assert twice["clean_low":"clean_high"].isna().all()  # they would be of one run

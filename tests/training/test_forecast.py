@@ -29,7 +29,7 @@ def test_the_time_of_a_session_is_the_sum_of_its_passes(monkeypatch, capsys, fre
     assert all(mine is yours for pair in zip(passed, batches, strict=True) for mine, yours in zip(*pair, strict=True))
     said = capsys.readouterr().out
     assert (f"takes about {epoch / 60:.0f} minutes" if freeze else f"takes about {epoch:.0f} seconds") in said
-    assert f"left of the session about {left / 60:.0f} minutes" in said
+    assert f"the rest of the session about {left / 60:.0f} minutes" in said
 
 
 def test_a_session_says_once_how_long_it_will_take(photo_folder, tmp_path, capsys):
