@@ -78,7 +78,7 @@ class Experiment(BaseModel):
         cache: keep decoded photos on the disk; without it, they are decoded for every view.
         split: ``auto`` keeps the split of a folder with ``train`` and ``val``, and is ``random`` for others;
             ``stratified`` gives each side its share of every class; ``grouped`` keeps near-duplicates on one side.
-        test: share of the photos that is held out from every choice; best.pt is scored on it once, at the end.
+        test: share of the photos that is set aside for a final test; best.pt is scored on it once, at the end.
         folds, fold: cross-validation; this session validates on part ``fold``, from 0, of ``folds``.
         class_weights: ``balanced`` weights the training loss so that every class counts the same.
 

@@ -31,6 +31,7 @@ SMALL = 7  # points
 PICTURE = 1.1  # inches: the width of one in a contact sheet
 MOST_NAMED_CLASSES = 20  # in one figure
 PER_INCH = 13  # characters of small serif text; 15 on average
+PER_LINE = 80  # characters of four entries in a legend as wide as the text
 
 _QUANTITIES = {"loss": "Cross-entropy (nats)", "acc": "Top-1 accuracy"}
 _PASSES = {"train": "training", "val": "validation, clean", "val_aug": "validation, augmented"}
@@ -115,7 +116,7 @@ def training_figure(rows: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
         for quantity, ax in zip(_QUANTITIES, pair, strict=True):
             plot_training(tables, quantity, ax=ax).set_title(title, loc="left", fontsize=SMALL + 1)
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes[:, 0]), key=lambda each: len(each[1]))
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    figure.legend(handles, labels, loc="outside upper center", ncols=4 if sum(map(len, labels)) < PER_LINE else 2)
     return figure
 
 

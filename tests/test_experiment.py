@@ -108,6 +108,7 @@ def test_overrides_replace_every_sessions_settings(tmp_path):
         ("- a\n", "must map session names"),
         ("", "must map session names"),
         ("ablations:\n", "rename the session 'ablations'"),
+        ("Seeds:\n", "rename the session 'Seeds'"),
         ("a:\nA:\n", "rename one of the two sessions 'A'"),
         ("a:\n  seeds: [1]\na-seed1:\n", "rename one of the two sessions 'a-seed1'"),
         ("a: !!python/object/apply:os.getcwd []\n", "not valid YAML"),

@@ -186,7 +186,7 @@ def test_a_run_from_before_a_setting_was_added_has_its_default(folder):
 
 
 def test_both_formats_of_run_json_are_read(folder):
-    old = read_info(REPORT / "results" / "paper" / "resnet18-bs32")
+    old = read_info(REPORT / "results" / "parity" / "float32-seed0")
     assert (old.format, old.input, old.draws, old.model, old.test) == (1, InputInfo(), 1, None, None)
     new = {
         "format": 2,

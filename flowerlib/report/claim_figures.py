@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from flowerlib.figures import SMALL, WIDTH, in_lines
-from flowerlib.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED
+from flowerlib.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED, final_verdicts
 
 COLUMNS = 3
 MARKERS = {SUPPORTED: ("o", "black"), CONTRADICTED: ("X", "black"), UNDECIDED: ("o", "white")}
@@ -52,8 +52,8 @@ def plot_claim(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     margin = 0.08 * (numbers.max() - numbers.min()) or 1
     ax.set(xlim=(numbers.min() - margin, numbers.max() + margin), ylim=(len(table) - 0.5, -0.5))
     ax.axvspan(*np.clip([first["claimed_low"], first["claimed_high"]], *ax.get_xlim()), color="0.88", linewidth=0)
-    for place, row in enumerate(table.itertuples()):
-        marker, face = MARKERS[row.verdict]
+    for place, (row, verdict) in enumerate(zip(table.itertuples(), final_verdicts(table), strict=True)):
+        marker, face = MARKERS[verdict]
         ax.plot([row.low, row.high], [place, place], color="black", linestyle="-", marker="")
         ax.plot(row.value, place, linestyle="", color="black", marker=marker, markerfacecolor=face, markersize=5)
     ax.set_yticks(range(len(table)), table["evidence"])

@@ -291,7 +291,7 @@ def shown_ablations(table: pd.DataFrame) -> pd.DataFrame:
     """`ablation_table` as it is printed."""
     return pd.DataFrame(
         {
-            "Session": table["session"].str.replace("-", " "),
+            "Session": ["full method", *table["session"].iloc[1:].str.replace("-", " ")],
             "Clean": [mean_sd_text(row.clean, row.clean_sd) for row in table.itertuples()],
             "Clean − full method [95 % interval]": [
                 interval(row.difference, row.low, row.high, signed=True) for row in table.itertuples()

@@ -295,11 +295,15 @@ def letters(table: pd.DataFrame, verdict: str) -> str:
     return listing(_with(table, verdict)) if number(table, verdict) else "none"
 
 
-def _with(table: pd.DataFrame, verdict: str) -> list[str]:
-    """Claims that were judged so; of our runs after correction, which leaves what it takes back undecided."""
+def final_verdicts(table: pd.DataFrame) -> pd.Series:
+    """The verdicts that count: of our runs after correction, which leaves what it takes back undecided."""
     final = table["holm_verdict"].where(table["holm_verdict"] != "", table["verdict"])
-    final = final.mask(final.str.endswith(NOT_AFTER_CORRECTION), UNDECIDED)
-    return list(table.index[(final == verdict) & table["value"].notna()])
+    return final.mask(final.str.endswith(NOT_AFTER_CORRECTION), UNDECIDED)
+
+
+def _with(table: pd.DataFrame, verdict: str) -> list[str]:
+    """Claims that were judged so."""
+    return list(table.index[(final_verdicts(table) == verdict) & table["value"].notna()])
 
 
 def scopes(table: pd.DataFrame) -> str:

@@ -198,7 +198,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     if len(indices.test) and info.test is None:
         test = score_best(run_dir, model, loader.clean(indices.test), computation)
         info = info.model_copy(update={"test": test})
-        print(f"test: best.pt is right on {test.correct:,} of {test.photos:,} photos held out from every choice")
+        print(f"test: best.pt is right on {test.correct:,} of {test.photos:,} photos set aside for the test")
     calibration = read_calibration(run_dir) or info.calibration
     update = {"finished": True, "calibration": calibration, "peak_memory": peak_memory()}
     write_info(run_dir, info.model_copy(update=update))
@@ -266,7 +266,7 @@ def balanced_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
 
 
 def score_best(run_dir: Path, model: nn.Module, batches: Batches, computation: Computation) -> HeldOutInfo:
-    """Load best.pt into the model, and score it on photos held out from every choice."""
+    """Load best.pt into the model, and score it on the photos set aside for the test."""
     model.load_state_dict(read_checkpoint(run_dir / BEST)["state_dict"])
     logits, labels = predict(for_evaluation(model), batches, computation)
     loss, _ = score(logits, labels)
