@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
 from flowerlib.experiment import base_name
 from flowerlib.runs import EarlierEpochs, Run, RunInfo, inputs
@@ -62,7 +63,7 @@ class Session:
         """A column's value after the last epoch of each run, by seed."""
         return self.over_seeds(lambda metrics: metrics[column].iloc[-1])
 
-    def _all_metrics(self):
+    def _all_metrics(self) -> DataFrameGroupBy:
         return pd.concat([run.metrics for run in self.runs]).groupby("epoch")
 
 

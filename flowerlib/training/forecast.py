@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import perf_counter
 
-import torch
-
 from flowerlib.data.photos import bytes_to_fetch
 from flowerlib.data.split import Split
 from flowerlib.experiment import Experiment
+from flowerlib.training.loader import Batch
 from flowerlib.training.model import megabytes_to_fetch
 
 TIMED_BATCHES = 5  # after the first, which is slower
@@ -33,8 +32,8 @@ def describe_downloads(experiment: Experiment) -> str:
 
 
 def with_forecast(
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]], experiment: Experiment, parts: Split, epochs_left: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    batches: Iterator[Batch], experiment: Experiment, parts: Split, epochs_left: int
+) -> Iterator[Batch]:
     """Pass a training pass's batches on; after the first few, say how long the epoch and the session will take.
 
     The time between batches must be the network's: on a GPU, which is asked for nothing meanwhile, it is not.

@@ -18,6 +18,7 @@ from flowerlib.training.augment import Augmentation, augment, draw_augmentation
 cv2.setNumThreads(1)  # the cores are shared by our own threads
 
 CPU = torch.device("cpu")
+Batch = tuple[torch.Tensor, torch.Tensor]  # images, uint8 (n, size, size, 3), and labels, int64 (n,)
 # part of the key of every draw of an order, so that it never shares a random stream with a photo's augmentation
 ORDER_STREAM = 1
 
@@ -41,7 +42,7 @@ class Loader:
     device: torch.device = CPU
     augment: Callable[[np.ndarray, Augmentation, int], np.ndarray] = field(default=augment, kw_only=True)
 
-    def training(self, indices: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def training(self, indices: np.ndarray, epoch: int) -> Iterator[Batch]:
         """Augmented views of every photo, in an order drawn for this epoch; a last batch of one joins the one before.
 
         Batch norm can't be trained on one photo where a network's maps shrink to one pixel.
@@ -49,11 +50,11 @@ class Loader:
         order = np.random.default_rng((self.experiment.seed, epoch, 0, ORDER_STREAM)).permutation(indices)
         return self._augmented_batches(self._split(order, join_single=True), epoch)
 
-    def augmented(self, indices: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def augmented(self, indices: np.ndarray, epoch: int) -> Iterator[Batch]:
         """Augmented views in the given order: the paper's validation."""
         return self._augmented_batches(self._split(indices), epoch)
 
-    def clean(self, indices: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def clean(self, indices: np.ndarray) -> Iterator[Batch]:
         """Centre crops in the given order."""
         return self._clean_batches(self._split(indices))
 
@@ -69,10 +70,10 @@ class Loader:
             batches[-2:] = [np.concatenate(batches[-2:])]
         return batches
 
-    def _augmented_batches(self, batches: Sequence[np.ndarray], epoch: int):
+    def _augmented_batches(self, batches: Sequence[np.ndarray], epoch: int) -> Iterator[Batch]:
         return self._in_threads(lambda index: self._augmented_view(index, epoch), batches)
 
-    def _clean_batches(self, batches: Sequence[np.ndarray]):
+    def _clean_batches(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
         return self._in_threads(
             lambda index: centre_crop(self.photos.read(index), self.experiment.image_size), batches
         )
@@ -83,8 +84,8 @@ class Loader:
         augmentation = draw_augmentation(self.experiment, epoch, index, width, height)
         return self.augment(pixels, augmentation, self.experiment.image_size)
 
-    def _in_threads(self, view: Callable[[int], np.ndarray], batches: Sequence[np.ndarray]):
-        def load(batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _in_threads(self, view: Callable[[int], np.ndarray], batches: Sequence[np.ndarray]) -> Iterator[Batch]:
+        def load(batch: np.ndarray) -> Batch:
             images = np.stack([view(int(index)) for index in batch])
             return pinned(images, self.device), pinned(self.photos.labels[batch], self.device)
 

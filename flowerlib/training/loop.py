@@ -52,12 +52,10 @@ from flowerlib.training.checkpoint import (
 )
 from flowerlib.training.device import make_reproducible, mixed_precision, peak_memory, pick_device, pick_precision
 from flowerlib.training.forecast import with_forecast
-from flowerlib.training.loader import Loader
+from flowerlib.training.loader import Batch, Loader
 from flowerlib.training.model import build_model, for_evaluation, load_weights, set_training
 from flowerlib.training.provenance import describe_run
 from flowerlib.training.resident import pick_loader
-
-Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 DROPOUT_STREAM = 2  # part of the key of dropout's seed; see flowerlib.training.loader.ORDER_STREAM
 
@@ -265,7 +263,7 @@ def balanced_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
     return torch.from_numpy(len(labels) / (classes * photos.clip(min=1))).float()
 
 
-def score_best(run_dir: Path, model: nn.Module, batches: Batches, computation: Computation) -> HeldOutInfo:
+def score_best(run_dir: Path, model: nn.Module, batches: Iterable[Batch], computation: Computation) -> HeldOutInfo:
     """Load best.pt into the model, and score it on the photos set aside for the test."""
     model.load_state_dict(read_checkpoint(run_dir / BEST)["state_dict"])
     logits, labels = predict(for_evaluation(model), batches, computation)
@@ -276,7 +274,7 @@ def score_best(run_dir: Path, model: nn.Module, batches: Batches, computation: C
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: Batches,
+    batches: Iterable[Batch],
     computation: Computation,
     class_weights: torch.Tensor | None = None,
 ) -> tuple[float, float]:
@@ -319,7 +317,9 @@ def train_epoch(
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Batches, computation: Computation) -> tuple[torch.Tensor, torch.Tensor]:
+def predict(
+    model: nn.Module, batches: Iterable[Batch], computation: Computation
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and labels for all photos, in evaluation mode.
 
     Returns:

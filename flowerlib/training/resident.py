@@ -22,7 +22,7 @@ from flowerlib.data.crop import centre_box
 from flowerlib.data.photos import PhotoSet
 from flowerlib.experiment import Experiment
 from flowerlib.training.augment import CENTRE, Augmentation, draw_augmentation
-from flowerlib.training.loader import CPU, Loader, pinned, send
+from flowerlib.training.loader import CPU, Batch, Loader, pinned, send
 
 # the views of so many photos are computed together, four batches of 32: fewer where their windows have more pixels
 PHOTOS_PER_LAUNCH, PIXELS_PER_LAUNCH = 128, 128 * 500 * 500
@@ -47,14 +47,14 @@ class ResidentLoader(Loader):
         pixels = torch.from_numpy(np.memmap(self.photos.pixels.file, np.uint8, mode="c"))
         return pixels.view(-1, CHANNELS).to(self.device)
 
-    def _augmented_batches(self, batches: Sequence[np.ndarray], epoch: int):
+    def _augmented_batches(self, batches: Sequence[np.ndarray], epoch: int) -> Iterator[Batch]:
         def draw(index: int) -> Augmentation:
             height, width = self.photos.pixels.sizes[index].tolist()
             return draw_augmentation(self.experiment, epoch, index, width, height)
 
         return self._on_device(augment_batch, draw, batches)
 
-    def _clean_batches(self, batches: Sequence[np.ndarray]):
+    def _clean_batches(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
         return self._on_device(crop_batch, lambda index: CENTRE, batches)
 
     def _on_device(
@@ -62,7 +62,7 @@ class ResidentLoader(Loader):
         compute: Callable[..., torch.Tensor],
         draw: Callable[[int], Augmentation],
         batches: Sequence[np.ndarray],
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    ) -> Iterator[Batch]:
         pixels, together = self.photos.pixels, max(1, PHOTOS_PER_LAUNCH // self.experiment.batch_size)
         for start in range(0, len(batches), together):
             group = batches[start : start + together]
