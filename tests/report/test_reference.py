@@ -62,7 +62,7 @@ def test_the_verdicts_of_the_committed_runs(ours):
         "j": SUPPORTED,
     }
     assert all(finding.decides for finding in ours.values() if finding.verdict == UNDECIDED)
-    assert "".join(key for key, finding in ours.items() if finding.scope.startswith(METHOD)) == "abcde1e2"
+    assert "".join(key for key, finding in ours.items() if finding.scope.startswith(METHOD)) == "abcde1e2fg"
 
 
 def test_batch_64_is_less_accurate(runs):
