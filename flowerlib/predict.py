@@ -87,14 +87,14 @@ def _open_checkpoint(path: Path) -> Network:
 
     trained = read_trained(path)
     layer = last_feature_layer(trained.network)
-    heat = layer is not None and partial(grad_cam, trained.network, layer, standardization=trained.standardization)
+    look = partial(grad_cam, trained.network, layer, standardization=trained.standardization)
     return Network(
         trained.classes,
         trained.image_size,
         partial(logits, trained),
         trained.temperature,
         trained.unsure_below,
-        heat or None,
+        None if layer is None else look,
     )
 
 

@@ -28,7 +28,7 @@ SETTINGS = {"weights": "none", "image_size": 40, "epochs": 1, "batch_size": 8, "
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     """The folder of a session, beside ``pictures``, with its best.pt also as ``best.onnx``."""
-    folder = tmp_path_factory.mktemp("answers")
+    folder = tmp_path_factory.mktemp("predictions")
     write_synthetic(folder / "pictures", photos_per_class=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWERLIB_CACHE", str(folder / "cache"))

@@ -141,9 +141,10 @@ def read_last(
             else:
                 if damaged:
                     (run_dir / LAST).unlink()  # else it would replace the good one
+                for reason in damaged:
+                    print(reason, flush=True)
                 if len(progress.history) < info.settings.epochs:
-                    damaged.append(f"Resuming after epoch {progress.history[-1].epoch} of {path}.")
-                print(*damaged, sep="\n", end="\n" if damaged else "", flush=True)
+                    print(f"Resuming after epoch {progress.history[-1].epoch} of {path}.", flush=True)
                 return progress
     if damaged:
         raise UserError(f"{' '.join(damaged)} Run with --force to begin again.")
