@@ -15,7 +15,7 @@ from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.training.augment import normalize
-from flowerlib.training.lite0 import EfficientNetLite0
+from flowerlib.training.lite0 import EfficientNetLite0, SameConv2d
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, predict, train_and_evaluate
 from flowerlib.training.model import build_model, load_weights, standardization
@@ -52,6 +52,17 @@ def test_it_computes_exactly_what_timms_network_does(whole, size):
     pictures = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(whole(pictures), theirs(pictures))
+
+
+def test_its_convolutions_by_channel_train_in_float32_and_evaluate_in_bfloat16():
+    by_channel, maps = SameConv2d(16, 16, 3, groups=16), torch.randn(2, 16, 9, 9)
+    in_float32 = by_channel(maps)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = by_channel(maps.clone().requires_grad_())
+        with torch.inference_mode():
+            evaluated = by_channel(maps)
+    assert torch.equal(trained, in_float32)
+    assert evaluated.dtype == torch.bfloat16
 
 
 def test_random_weights_are_spread_as_timms_are():
