@@ -35,6 +35,7 @@ env: .venv/ready ## make the Python environment in .venv, again when its require
 .venv/ready: requirements.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "flowerlib needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	@echo 'Making the environment in .venv, which takes about two minutes.'
 	$(PYTHON) -m venv --clear .venv
 	$(PIP) $(INDEX) -r requirements.txt
 	@touch $@

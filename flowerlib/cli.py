@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="default: %(default)s")  # fmt: skip
     run.add_argument("--force", action="store_true", help="start again from the first epoch, finished or not")
     several = run.add_mutually_exclusive_group()
-    several.add_argument("--jobs", type=_from(1), metavar="N", help="run N sessions at once on this machine")
+    several.add_argument("--jobs", type=_number_from(1), metavar="N", help="run N sessions at once on this machine")
     several.add_argument("--cluster", metavar="ADDRESS",
                          help="run them on a Dask cluster: tcp://host:8786, or a scheduler file")  # fmt: skip
     run.set_defaults(
@@ -112,8 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--out", type=user_path, default=REPORT / "build" / "bench", metavar="FOLDER", help="default: %(default)s"
     )
-    bench.add_argument("--repetitions", type=_from(1), default=3, metavar="N", help="default: %(default)s")
-    bench.add_argument("--epochs", type=_from(0), default=0, metavar="N",
+    bench.add_argument("--repetitions", type=_number_from(1), default=3, metavar="N", help="default: %(default)s")
+    bench.add_argument("--epochs", type=_number_from(0), default=0, metavar="N",
                        help="also train each way for N epochs from ImageNet weights: accuracy.csv")  # fmt: skip
     bench.set_defaults(verb=_bench, interrupted="Completed tables have been written.")
 
@@ -126,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT",
                          help="a session's best.pt or last.pt, or an exported ONNX file")  # fmt: skip
     predict.add_argument("photos", nargs="+", metavar="PHOTO|FOLDER", help="folders are searched for photos")
-    predict.add_argument("--top", type=_from(1), default=3, metavar="N", help="print N classes; default: %(default)s")
+    predict.add_argument(
+        "--top", type=_number_from(1), default=3, metavar="N", help="print N classes; default: %(default)s"
+    )
     predict.add_argument("--csv", type=user_path, metavar="FILE", help="write a probability for each class")
     predict.add_argument("--sheet", type=user_path, metavar="FILE.png", help="draw the photos under their answers")
     predict.set_defaults(verb=_predict, interrupted="Nothing was written.")
@@ -149,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _from(least: int) -> Callable[[str], int]:
+def _number_from(least: int) -> Callable[[str], int]:
     """Reads a whole number from ``least`` on."""
 
     def number(text: str) -> int:

@@ -81,9 +81,8 @@ def run_sessions(
         plan = Plan(name, each, runs / photos[same_photos].name / group / name)
         plans.append(plan)
         if force or not _recorded_as_complete(plan, photos[same_photos]):
-            from flowerlib.training.provenance import (
-                plan_run,
-            )  # PyTorch takes seconds, which finished sessions don't need
+            # PyTorch takes seconds, which finished sessions don't need
+            from flowerlib.training.provenance import plan_run
 
             info, size = plan_run(each, photos[same_photos])
             if not force:

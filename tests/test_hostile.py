@@ -27,7 +27,7 @@ from flowerlib.data.download import ManifestRow, PartialDownload
 from flowerlib.data.photos import inspect
 from flowerlib.errors import UserError
 from flowerlib.experiment import parse_override, read_experiments
-from flowerlib.report.material import title_page
+from flowerlib.report.sources import title_page
 from flowerlib.training.checkpoint import read_checkpoint
 from flowerlib.training.model import build_model, load_weights
 

@@ -35,7 +35,7 @@ def test_arrows_point_one_way():
 
 def test_reading_runs_and_reporting_them_import_no_pytorch():
     code = (
-        "import sys, flowerlib.report.build, flowerlib.report.material, flowerlib.runs; print('torch' in sys.modules)"
+        "import sys, flowerlib.report.build, flowerlib.report.sources, flowerlib.runs; print('torch' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 

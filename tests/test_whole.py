@@ -25,7 +25,7 @@ from flowerlib.data.synthetic import write_synthetic
 from flowerlib.errors import UserError
 from flowerlib.notebooks import execute_notebook
 from flowerlib.report.build import find_sessions
-from flowerlib.report.material import load_ablations, load_seeds, load_sessions
+from flowerlib.report.sources import load_ablations, load_seeds, load_sessions
 from flowerlib.runs import read_run
 
 SESSIONS = ("resnet18-bs32", "resnet18-bs64", "resnet34-bs32")

@@ -31,10 +31,10 @@ from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.files import make_folder, write_text
 from flowerlib.training.device import describe_device, peak_memory, pick_device, pick_precision
+from flowerlib.training.gpu_loader import pick_loader
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, predict, score
 from flowerlib.training.model import build_model, for_evaluation, load_weights, standardization
-from flowerlib.training.resident import pick_loader
 
 WARM_UP = 3  # batches
 MEASURED = 16  # batches of 32 photos; with another batch size, as many batches as make as many photos

@@ -20,10 +20,10 @@ from flowerlib.data.threads import WORKERS
 from flowerlib.experiment import IMAGENET_MEAN, IMAGENET_STD, Experiment
 from flowerlib.training.augment import augment_reference
 from flowerlib.training.device import make_reproducible, pick_device, pick_precision
+from flowerlib.training.gpu_loader import pick_loader
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, train_epoch
 from flowerlib.training.model import build_model, load_weights, standardization
-from flowerlib.training.resident import pick_loader
 
 
 class Way(NamedTuple):

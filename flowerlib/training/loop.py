@@ -52,10 +52,10 @@ from flowerlib.training.checkpoint import (
 )
 from flowerlib.training.device import make_reproducible, mixed_precision, peak_memory, pick_device, pick_precision
 from flowerlib.training.forecast import with_forecast
+from flowerlib.training.gpu_loader import pick_loader
 from flowerlib.training.loader import Batch, Loader
 from flowerlib.training.model import build_model, for_evaluation, load_weights, set_training
 from flowerlib.training.provenance import describe_run
-from flowerlib.training.resident import pick_loader
 
 DROPOUT_STREAM = 2  # part of the key of dropout's seed; see flowerlib.training.loader.ORDER_STREAM
 

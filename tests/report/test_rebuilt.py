@@ -12,7 +12,7 @@ import pytest
 from flowerlib.cli import main
 from flowerlib.files import REPORT
 from flowerlib.report.build import REPORT_NOTEBOOK
-from flowerlib.report.material import load_pairs
+from flowerlib.report.sources import load_pairs
 
 PAPER = REPORT / "results" / "paper"
 

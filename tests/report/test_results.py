@@ -8,7 +8,7 @@ from made_up import PHOTOS, changed, make_run, with_right
 
 from flowerlib.data.photos import paper_fingerprint
 from flowerlib.files import REPORT
-from flowerlib.report import material, results
+from flowerlib.report import results, sources
 from flowerlib.report.grouping import Session
 from flowerlib.report.paper.published import SESSIONS
 from flowerlib.report.statistics import wilson
@@ -125,13 +125,13 @@ def test_the_numbers_of_one_networks_predictions(three):
 
 
 def test_the_paper_is_judged_on_its_photos_only(three):
-    assert material.is_paper(three)
-    assert not material.is_paper([session(learning_rate=0.1, model="resnet50")])
+    assert sources.is_paper(three)
+    assert not sources.is_paper([session(learning_rate=0.1, model="resnet50")])
     others = [session(photos="others")]
-    assert not material.is_paper(others)
+    assert not sources.is_paper(others)
     assert results.published_of(others[0], others) is None
-    assert material.is_reference(REPORT / "results" / "paper")
-    assert not material.is_reference(REPORT / "results")
+    assert sources.is_reference(REPORT / "results" / "paper")
+    assert not sources.is_reference(REPORT / "results")
 
 
 def test_augmented_accuracy_is_the_mean_of_the_repeats_with_their_scatter():

@@ -11,12 +11,12 @@ from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.runs import read_run
-from flowerlib.training import resident
+from flowerlib.training import gpu_loader
 from flowerlib.training.device import make_reproducible
+from flowerlib.training.gpu_loader import GpuLoader, mean_difference, pick_loader
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, train_and_evaluate, train_epoch
 from flowerlib.training.model import build_model, load_weights, standardization
-from flowerlib.training.resident import ResidentLoader, mean_difference, pick_loader
 
 pytestmark = [
     pytest.mark.cuda,
@@ -33,13 +33,13 @@ def _as_in_a_session():
 
 def test_the_views_are_those_of_the_cpu(photo_folder):
     photos = load_photos(str(photo_folder))
-    assert isinstance(pick_loader(TINY, photos, GPU), ResidentLoader)
-    assert mean_difference(ResidentLoader(TINY, photos, GPU), ResidentLoader(TINY, photos, CPU)) < 0.01
+    assert isinstance(pick_loader(TINY, photos, GPU), GpuLoader)
+    assert mean_difference(GpuLoader(TINY, photos, GPU), GpuLoader(TINY, photos, CPU)) < 0.01
 
 
-@pytest.mark.parametrize("kind", [Loader, ResidentLoader])
+@pytest.mark.parametrize("kind", [Loader, GpuLoader])
 def test_the_host_never_waits_inside_an_epoch(photo_folder, monkeypatch, kind):
-    monkeypatch.setattr(resident, "PHOTOS_PER_LAUNCH", TINY.batch_size)  # a launch a batch
+    monkeypatch.setattr(gpu_loader, "PHOTOS_PER_LAUNCH", TINY.batch_size)  # a launch a batch
     photos = load_photos(str(photo_folder))
     loader = kind(TINY, photos, GPU)
     model = build_model(TINY.model, 3, load_weights("none", TINY.model)).to(GPU, memory_format=torch.channels_last)

@@ -15,11 +15,11 @@ from flowerlib.data.split import split_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.training.augment import normalize
+from flowerlib.training.gpu_loader import GpuLoader
 from flowerlib.training.lite0 import EfficientNetLite0, SameConv2d
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, predict, train_and_evaluate
 from flowerlib.training.model import build_model, load_weights, standardization
-from flowerlib.training.resident import ResidentLoader
 from flowerlib.training.trained import grad_cam, last_feature_layer, load_network
 from flowerlib.training.weights_file import installed_file
 
@@ -116,7 +116,7 @@ def test_a_missing_package_is_named(monkeypatch):
         load_weights("imagenet", NAME)
 
 
-@pytest.mark.parametrize("kind", [Loader, lambda *given: ResidentLoader(*given, torch.device("cpu"))])
+@pytest.mark.parametrize("kind", [Loader, lambda *given: GpuLoader(*given, torch.device("cpu"))])
 def test_a_frozen_session_trains_its_head_and_records_what_it_is(photo_folder, tmp_path, monkeypatch, kind):
     monkeypatch.setattr("flowerlib.training.loop.pick_loader", lambda *given: kind(*given[:2]))
     photos = load_photos(str(photo_folder))

@@ -13,12 +13,12 @@ from flowerlib.data.photos import load_photos
 from flowerlib.errors import UserError
 from flowerlib.experiment import Experiment
 from flowerlib.runs import InputInfo
+from flowerlib.training import gpu_loader
 from flowerlib.training import loader as loader_module
-from flowerlib.training import resident
 from flowerlib.training.augment import augment
+from flowerlib.training.gpu_loader import GpuLoader
 from flowerlib.training.loader import Loader
 from flowerlib.training.loop import Computation, train_epoch
-from flowerlib.training.resident import ResidentLoader
 
 SETTINGS = {"image_size": 48, "batch_size": 5}
 
@@ -63,9 +63,9 @@ def test_an_error_in_a_thread_reaches_the_user(photo_folder, monkeypatch):
         list(Loader(Experiment(**SETTINGS), photos).clean(np.arange(len(photos))))
 
 
-@pytest.mark.parametrize("kind", [Loader, lambda *given: ResidentLoader(*given, torch.device("cpu"))])
+@pytest.mark.parametrize("kind", [Loader, lambda *given: GpuLoader(*given, torch.device("cpu"))])
 def test_in_training_a_last_batch_of_one_joins_the_batch_before_it(photo_folder, monkeypatch, kind):
-    monkeypatch.setattr(resident, "PHOTOS_PER_LAUNCH", 10)  # the single photo would be alone in its launch
+    monkeypatch.setattr(gpu_loader, "PHOTOS_PER_LAUNCH", 10)  # the single photo would be alone in its launch
     photos = load_photos(str(photo_folder))
     loader = kind(Experiment(**SETTINGS), photos)
     assert [len(labels) for _, labels in loader.training(np.arange(21), 0)] == [5, 5, 5, 6]
@@ -87,7 +87,7 @@ def test_a_network_whose_maps_shrink_to_one_pixel_trains_on_any_number_of_photos
 @pytest.mark.skipif(sys.platform != "linux", reason="priorities belong to processes")
 @pytest.mark.parametrize(("device", "expected"), [("cpu", threads.LOWEST_PRIORITY), ("cuda", 0), ("mps", 0)])
 def test_loading_threads_give_way_to_a_network_on_the_same_cores_alone(photo_folder, monkeypatch, device, expected):
-    monkeypatch.setattr(resident, "fits", lambda *_: False)
+    monkeypatch.setattr(gpu_loader, "fits", lambda *_: False)
     monkeypatch.setattr(loader_module, "pinned", lambda array, device: torch.from_numpy(array))
     monkeypatch.setattr(loader_module, "send", lambda tensor, device: tensor)
     found = []
@@ -96,7 +96,7 @@ def test_loading_threads_give_way_to_a_network_on_the_same_cores_alone(photo_fol
         found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         return augment(pixels, augmentation, size)
 
-    loader = resident.pick_loader(Experiment(**SETTINGS), load_photos(str(photo_folder)), torch.device(device))
+    loader = gpu_loader.pick_loader(Experiment(**SETTINGS), load_photos(str(photo_folder)), torch.device(device))
     list(dataclasses.replace(loader, augment=watched).augmented(np.arange(5), 0))
     assert found == 5 * [expected]
 

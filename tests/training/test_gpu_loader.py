@@ -13,12 +13,11 @@ from torch.utils._pytree import tree_leaves
 from flowerlib.data.crop import centre_crop
 from flowerlib.data.photos import load_photos
 from flowerlib.experiment import Experiment
-from flowerlib.training import resident
+from flowerlib.training import gpu_loader
 from flowerlib.training.augment import augment_reference, draw_augmentation
-from flowerlib.training.loader import Loader
-from flowerlib.training.resident import (
+from flowerlib.training.gpu_loader import (
     CENTRE,
-    ResidentLoader,
+    GpuLoader,
     Views,
     augment_batch,
     crop_batch,
@@ -27,6 +26,7 @@ from flowerlib.training.resident import (
     pack,
     pick_loader,
 )
+from flowerlib.training.loader import Loader
 
 CPU = torch.device("cpu")
 SETTINGS = {"image_size": 48, "batch_size": 5}
@@ -141,7 +141,7 @@ def test_the_clean_view_reads_the_middle_of_a_very_long_photo():
 def test_batches_are_those_of_the_other_loader(photo_folder, changes):
     photos = load_photos(str(photo_folder))
     experiment = Experiment(**SETTINGS | changes)
-    ours, theirs = ResidentLoader(experiment, photos, CPU), Loader(experiment, photos)
+    ours, theirs = GpuLoader(experiment, photos, CPU), Loader(experiment, photos)
     indices = np.arange(3, len(photos))[::-1].copy()
     for name, key in (("training", (indices, 2)), ("augmented", (indices, 2)), ("clean", (indices,))):
         found, expected = list(getattr(ours, name)(*key)), list(getattr(theirs, name)(*key))
@@ -156,11 +156,11 @@ def test_batches_are_those_of_the_other_loader(photo_folder, changes):
 def test_the_batch_size_changes_nothing(photo_folder, monkeypatch, batch_size, at_once, pixels):
     photos = load_photos(str(photo_folder))
     indices = np.arange(len(photos))
-    expected = gather(ResidentLoader(Experiment(**SETTINGS), photos, CPU).augmented(indices, 4))
-    monkeypatch.setattr(resident, "PHOTOS_PER_LAUNCH", at_once)
-    monkeypatch.setattr(resident, "PIXELS_PER_LAUNCH", pixels)
+    expected = gather(GpuLoader(Experiment(**SETTINGS), photos, CPU).augmented(indices, 4))
+    monkeypatch.setattr(gpu_loader, "PHOTOS_PER_LAUNCH", at_once)
+    monkeypatch.setattr(gpu_loader, "PIXELS_PER_LAUNCH", pixels)
     experiment = Experiment(**SETTINGS | {"batch_size": batch_size})
-    batches = list(ResidentLoader(experiment, photos, CPU).augmented(indices, 4))
+    batches = list(GpuLoader(experiment, photos, CPU).augmented(indices, 4))
     assert {len(images) for images, _ in batches[:-1]} <= {batch_size}
     images, labels = gather(batches)
     assert torch.equal(images, expected[0])
@@ -181,7 +181,7 @@ def test_padding_changes_nothing():
 
 def test_the_networks_precision_changes_nothing(photo_folder):
     photos = load_photos(str(photo_folder))
-    loader = ResidentLoader(Experiment(**SETTINGS), photos, CPU)
+    loader = GpuLoader(Experiment(**SETTINGS), photos, CPU)
     expected, _ = gather(loader.clean(np.arange(len(photos))))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         images, _ = gather(loader.clean(np.arange(len(photos))))
@@ -215,7 +215,7 @@ def test_the_host_never_waits_for_the_device(photo_folder):
     photos = load_photos(str(photo_folder))
     indices, epoch = np.arange(len(photos)), 0
     with FakeTensorMode():  # a GPU without numbers: whoever asks for one gets an exception
-        loader = ResidentLoader(Experiment(**SETTINGS), photos, torch.device("cuda"))
+        loader = GpuLoader(Experiment(**SETTINGS), photos, torch.device("cuda"))
         with NeverWaits():
             for batches in (loader.training(indices, epoch), loader.clean(indices), loader.augmented(indices, epoch)):
                 images, labels = gather(batches)
@@ -250,8 +250,8 @@ def test_photos_stay_on_a_gpu_that_has_room(photo_folder, monkeypatch):
         assert fits(experiment, photos, gpu) is expected
     assert not fits(experiment, photos, CPU)
     assert type(pick_loader(experiment, photos, CPU)) is Loader
-    monkeypatch.setattr(resident, "fits", lambda *_: True)
-    assert type(pick_loader(experiment, photos, CPU)) is ResidentLoader
+    monkeypatch.setattr(gpu_loader, "fits", lambda *_: True)
+    assert type(pick_loader(experiment, photos, CPU)) is GpuLoader
 
 
 def test_one_large_photo_neither_keeps_the_others_off_a_gpu_nor_is_padded_to(photo_folder, monkeypatch):
@@ -261,21 +261,21 @@ def test_one_large_photo_neither_keeps_the_others_off_a_gpu_nor_is_padded_to(pho
     assert fits(Experiment(**SETTINGS), dataclasses.replace(photos, pixels=large), torch.device("cuda"))
     sizes = np.array([[300, 300]] * 100 + [[800, 9000]] + [[300, 300]] * 27)
     draws = [dataclasses.replace(CENTRE, crop=(0, 0, *size)) for size in sizes.tolist()]
-    launches = list(resident._launches(pack(draws, np.zeros(128, np.int64), sizes, 48), 48))
+    launches = list(gpu_loader._launches(pack(draws, np.zeros(128, np.int64), sizes, 48), 48))
     assert sum(len(views.windows) for views in launches) == 128
     assert all(
-        len(views.windows) * views.windows.max(axis=0).prod() <= resident.PIXELS_PER_LAUNCH for views in launches
+        len(views.windows) * views.windows.max(axis=0).prod() <= gpu_loader.PIXELS_PER_LAUNCH for views in launches
     )
     assert len(launches) < 10
 
 
 def test_a_device_that_computes_other_views_is_said_and_not_used(photo_folder, monkeypatch, capsys):
     photos, experiment = load_photos(str(photo_folder)), Experiment(**SETTINGS)
-    monkeypatch.setattr(resident, "fits", lambda *_: True)
-    right = ResidentLoader(experiment, photos, CPU)
-    wrong = ResidentLoader(experiment.model_copy(update={"hue": 0.0}), photos, CPU)
+    monkeypatch.setattr(gpu_loader, "fits", lambda *_: True)
+    right = GpuLoader(experiment, photos, CPU)
+    wrong = GpuLoader(experiment.model_copy(update={"hue": 0.0}), photos, CPU)
     assert mean_difference(right, right) == 0
     difference = mean_difference(wrong, right)
-    monkeypatch.setattr(resident, "mean_difference", lambda *_: difference)
+    monkeypatch.setattr(gpu_loader, "mean_difference", lambda *_: difference)
     assert type(pick_loader(experiment, photos, CPU)) is Loader
     assert f"by {difference:.1f} grey levels" in capsys.readouterr().out

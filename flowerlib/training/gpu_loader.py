@@ -32,7 +32,7 @@ FIXED_POINT = 1 << 16  # Pillow computes positions and filters' weights in 65,53
 
 
 @dataclass(frozen=True)
-class ResidentLoader(Loader):
+class GpuLoader(Loader):
     """A `Loader` that keeps the photos on ``device`` and computes the same views there; its batches stay there.
 
     The views differ from the other loader's only by rounding, and are closer to the reference.
@@ -113,8 +113,8 @@ def pick_loader(experiment: Experiment, photos: PhotoSet, device: torch.device) 
     One on the device must show first that it computes the same views there. If not, this is printed.
     """
     if fits(experiment, photos, device):
-        on_device = ResidentLoader(experiment, photos, device)
-        difference = mean_difference(on_device, ResidentLoader(experiment, photos, CPU))
+        on_device = GpuLoader(experiment, photos, device)
+        difference = mean_difference(on_device, GpuLoader(experiment, photos, CPU))
         if difference <= MOST_DIFFERENCE:
             return on_device
         print(
