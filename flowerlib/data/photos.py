@@ -32,6 +32,7 @@ from flowerlib.files import DATA, user_path
 from flowerlib.progress import progress_bar
 
 FLOWERS, SYNTHETIC = "flowers", "synthetic"
+MOST_NAMED = 10  # photos in one message
 
 
 @dataclass(frozen=True, eq=False)
@@ -375,7 +376,8 @@ def _unreadable(files: Iterable[PhotoFile]) -> dict[str, str]:
 
 
 def _with_reasons(bad: dict[str, str]) -> str:
-    return ", ".join(f"{path} ({problem})" for path, problem in bad.items())
+    named = ", ".join(f"{path} ({problem})" for path, problem in list(bad.items())[:MOST_NAMED])
+    return named if len(bad) <= MOST_NAMED else f"{named} and others, which flowerlib data lists"
 
 
 def _compare_with_paper(root: Path, files: Iterable[PhotoFile]) -> None:

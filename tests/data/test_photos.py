@@ -168,6 +168,14 @@ def spoil(folder):
     }
 
 
+def test_not_all_of_many_bad_photos_are_named_in_one_message(photo_folder, monkeypatch):
+    first, second, *others = spoil(photo_folder)
+    monkeypatch.setattr("flowerlib.data.photos.MOST_NAMED", 2)
+    with pytest.raises(UserError, match=rf"{first} .*, {second} .* and others, which flowerlib data lists") as error:
+        load_photos(str(photo_folder))
+    assert not any(path in str(error.value) for path in others)
+
+
 def test_a_run_without_its_bad_photos_says_so(photo_folder, tmp_path, capsys):
     bad = spoil(photo_folder)
     (tmp_path / "experiments.yaml").write_text("only:\n")
