@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--runs", type=user_path, default=RUNS, metavar="FOLDER",
                      help="where sessions are stored; default: %(default)s")  # fmt: skip
     run.add_argument("--experiments", type=user_path, default=NOTEBOOKS / "experiments.yaml", metavar="FILE",
-                     help="default: %(default)s")  # fmt: skip
+                     help="the YAML file of the sessions; default: %(default)s")  # fmt: skip
     run.add_argument("--force", action="store_true", help="start again from the first epoch, finished or not")
     several = run.add_mutually_exclusive_group()
     several.add_argument("--jobs", type=_number_from(1), metavar="N", help="run N sessions at once on this machine")
@@ -110,9 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     bench = verbs.add_parser("bench", help="measure how fast training is on this machine, in about ten minutes")
     bench.add_argument("--data", default="flowers", metavar="SOURCE", help=_DATA_HELP)
     bench.add_argument(
-        "--out", type=user_path, default=REPORT / "build" / "bench", metavar="FOLDER", help="default: %(default)s"
-    )
-    bench.add_argument("--repetitions", type=_number_from(1), default=3, metavar="N", help="default: %(default)s")
+        "--out", type=user_path, default=REPORT / "build" / "bench", metavar="FOLDER",
+        help="where the tables go; default: %(default)s"
+    )  # fmt: skip
+    bench.add_argument("--repetitions", type=_number_from(1), default=3, metavar="N",
+                       help="of each measurement; default: %(default)s")  # fmt: skip
     bench.add_argument("--epochs", type=_number_from(0), default=0, metavar="N",
                        help="also train each way for N epochs from ImageNet weights: accuracy.csv")  # fmt: skip
     bench.set_defaults(verb=_bench, interrupted="Completed tables have been written.")

@@ -10,7 +10,7 @@ from flowerlib.errors import UserError, one_line
 from flowerlib.files import is_printable
 
 HIDDEN = "hidden"
-COLUMN_NAMES = {"photo", "label"}  # of predictions.csv, in which each class has a column
+COLUMN_NAMES = {"photo", "label", "unsure"}  # of predictions.csv and answers, in which each class has a column
 SYSTEM_NAMES = frozenset(("__macosx", "desktop.ini", "thumbs.db"))  # hidden on the system that makes them
 
 # the usual names of the folders in a data set that its maker has split

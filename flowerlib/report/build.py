@@ -36,13 +36,14 @@ def make_report(runs: Path, out: Path, engine: str, gallery: bool = True) -> Pat
 
 
 def find_sessions(runs: Path) -> Path:
-    """The folder of sessions meant by ``runs``: itself, or the one data set in it that has finished sessions.
+    """The folder of sessions meant by ``runs``: itself, or the only one in it, at most two levels down.
 
-    Where there are several, it is ``flowers``; what is taken and what is left out is printed.
+    Where there are several, it is the data set ``flowers``; what is taken and what is left out is printed.
     """
     if (runs / "run.json").exists():
         raise UserError(f"{runs} is one session. Name the folder that holds it: --runs {runs.parent}")
-    paths = list(runs.glob("[!.]*/run.json")) or list(runs.glob("*/[!.]*/run.json"))
+    levels = ([*runs.glob(f"{folders}[!.]*/run.json")] for folders in ("", "*/", "*/*/"))
+    paths = next(filter(None, levels), [])
     found = {path.parent: info for path in paths if (info := read_info(path.parent))}
     folders = sorted({folder.parent for folder, info in found.items() if info.finished})
     chosen = [folder for folder in folders if folder.name == "flowers"] if len(folders) > 1 else folders
@@ -56,7 +57,7 @@ def find_sessions(runs: Path) -> Path:
     print(f"report of {chosen[0]}")
     for folder in folders:
         if folder != chosen[0]:
-            print(f"not in it, another data set: {folder}; choose it with --runs")
+            print(f"not in it: {folder}; choose it with --runs")
     for folder, info in found.items():
         if folder.parent == chosen[0] and not info.finished:
             print(f"not in it, not finished: {folder.name}")

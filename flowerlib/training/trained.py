@@ -89,9 +89,8 @@ def _best(path: Path, checkpoint: dict[str, Any]) -> Trained:
             **calibration,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(
-            f"{path} is not a network that a session has left ({one_line(error)}). Name its best.pt."
-        ) from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+        raise UserError(f"{path} is not the best.pt of a session ({reason}). Name that file.") from error
 
 
 def _last(path: Path, checkpoint: dict[str, Any]) -> Trained:

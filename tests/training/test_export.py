@@ -11,7 +11,7 @@ from flowerlib.data.photos import load_photos
 from flowerlib.data.split import split_photos
 from flowerlib.experiment import Experiment
 from flowerlib.files import PROJECT
-from flowerlib.runs import InputInfo
+from flowerlib.runs import InputInfo, read_run
 from flowerlib.training import export
 from flowerlib.training.augment import normalize
 from flowerlib.training.loader import Loader
@@ -37,15 +37,16 @@ def trained(photo_folder, tmp_path):
     return train(TINY, photo_folder, tmp_path / "run")
 
 
-def test_the_readmes_lines_give_the_network_that_was_evaluated(trained):
+def test_the_docs_lines_give_the_network_that_was_evaluated_and_its_answer(trained, photo_folder):
     run_dir, pictures, probabilities = trained
     (lines,) = re.findall(r"```python\n(.*?)```", OWN_PHOTOS.read_text(encoding="utf-8"), re.DOTALL)
-    assert sum(map(bool, lines.splitlines())) == 5
-    names = {}
-    exec(lines.replace("runs/flowers/resnet18-bs32", str(run_dir)), names)
+    photo, names = photo_folder / read_run(run_dir).predictions["photo"][0], {}
+    exec(lines.replace("runs/flowers/resnet18-bs32", str(run_dir)).replace("photo.jpg", str(photo)), names)
     with torch.inference_mode():
-        found = names["network"](pictures).softmax(dim=1)
-    np.testing.assert_allclose(found, probabilities, atol=1e-5)
+        logits = names["network"](pictures)
+    np.testing.assert_allclose(logits.softmax(dim=1), probabilities, atol=1e-5)
+    expected = (logits[:1] / names["best"]["temperature"]).softmax(dim=1)
+    np.testing.assert_allclose(names["probabilities"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
