@@ -239,6 +239,19 @@ def test_a_character_that_tex_would_drop_is_not_dropped_in_silence(tmp_path):
         build_report(written(tmp_path, new_markdown_cell("Flowers are 花.")), tmp_path / "out", "tex")
 
 
+def test_a_caption_stays_with_a_table_that_may_break(tmp_path):
+    cells = []
+    for number in range(20):
+        rows = "".join(rf"row{number}-{row} & b\\" for row in range(12))
+        table = rf"\begin{{tabular}}{{ll}}{rows}\end{{tabular}}"
+        caption = rf"\caption{{caption{number}}}\label{{tab:t{number}}}"
+        cells.append(new_markdown_cell(rf"\begin{{table}}[H]{caption}{table}\end{{table}}" + "\n\nA line." * number))
+    pdf = build_report(written(tmp_path, *cells), tmp_path / "out", "typst")
+    for text in (page.extract_text() for page in PdfReader(pdf).pages):
+        for number in re.findall(r"caption(\d+)", text):
+            assert f"row{number}-0" in text
+
+
 @pytest.mark.parametrize(
     "latex",
     [
