@@ -47,7 +47,7 @@ def operations_figure(experiment: Experiment, photos: PhotoSet, index: int) -> F
     """A photo's clean view beside each operation of the augmentation, alone and as strong as the settings allow."""
     pixels = photos.read(index)
     height, width, _ = pixels.shape
-    draws = {"none": CENTRE} | each_alone(experiment, 0, index, width, height)
+    draws = {"none": CENTRE} | each_alone(experiment, index, width, height)
     return contact_sheet(
         [augment(pixels, draw, experiment.image_size) for draw in draws.values()], [*draws], len(draws)
     )

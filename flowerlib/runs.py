@@ -240,7 +240,7 @@ class Run:
         predictions: a row a validation photo: ``photo``, ``label``, and a probability for each class.
         repeats: accuracies of the last epoch's network on the validation photos, augmented anew each time.
         augmented: by validation photo (``photo``), in how many of these evaluations it was right (``correct``, of
-            ``len(repeats)``); None in a run of format 1.
+            ``len(repeats)``); None in a run of format 1, or of folds put together.
         folds: by validation photo, its fold; only of a cross-validation whose folds were put together.
     """
 
@@ -331,6 +331,14 @@ def _read_repeats(path: Path) -> tuple[float, ...]:
     return tuple(accuracies)
 
 
+def no_session(folder: Path) -> UserError:
+    """The error for a folder without a finished session."""
+    return UserError(
+        f"There is no finished session in {folder}. Choose a folder that has some with --runs (make: RUNS=…), or run "
+        "some first: .venv/bin/flowerlib run"
+    )
+
+
 def _read_augmented(path: Path, photos: pd.Series, repeats: Sequence[float]) -> pd.DataFrame | None:
     if not path.exists():  # a run of format 1
         return None
@@ -351,10 +359,7 @@ def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:
     folders = [path.parent for path in folder.glob("[!.]*/run.json")]
     runs = [read_run(path) for path in folders if is_finished(path)]
     if not runs:
-        raise UserError(
-            f"There is no finished session in {folder}. Choose a folder that has some with --runs (make: RUNS=…), or "
-            "run some first: .venv/bin/flowerlib run"
-        )
+        raise no_session(folder)
     place = {name: number for number, name in enumerate(order)}
 
     def position(run: Run) -> tuple[int, int, str]:

@@ -42,7 +42,7 @@ def test_seeds_of_a_session_are_put_together():
     np.testing.assert_allclose(slow.metrics["val_aug_acc"], 0.5)
     np.testing.assert_allclose(slow.spread["val_aug_acc"], np.sqrt(0.02))
     assert slow.metrics["epoch"].tolist() == [0, 1, 2]
-    assert slow.over_seeds(lambda metrics: metrics["val_aug_acc"].iloc[-1]).to_dict() == {0: 0.4, 1: 0.6}
+    assert slow.last("val_aug_acc").to_dict() == {0: 0.4, 1: 0.6}
     assert (quick.name, quick.seeds, quick.spread) == ("quick", [0], None)
     pd.testing.assert_frame_equal(quick.metrics, runs[1].metrics)
 

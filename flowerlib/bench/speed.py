@@ -129,7 +129,7 @@ def _scaling() -> list[Case]:
 
 
 def _measure(cases: list[Case], source: str, repetitions: int) -> pd.DataFrame:
-    """Measure each case ``repetitions`` times, in turns; median images per second and peak megabytes."""
+    """Measure each case ``repetitions`` times, in turns; median images per second and peak mebibytes."""
     results: dict[str, list[dict]] = {case.name: [] for case in cases}
     for repetition in range(repetitions):
         for case in cases:
@@ -141,7 +141,7 @@ def _measure(cases: list[Case], source: str, repetitions: int) -> pd.DataFrame:
         {"case": name} | {key: median(result[key] for result in measured) for key in measured[0]}
         for name, measured in results.items()
     ]
-    return pd.DataFrame(rows).round({"images a second": 1, "peak MB": 1, "training seconds": 1, "clean accuracy": 4})
+    return pd.DataFrame(rows).round({"images a second": 1, "peak MiB": 1, "training seconds": 1, "clean accuracy": 4})
 
 
 def _in_a_process(case: Case, source: str) -> dict:
@@ -173,14 +173,14 @@ def _run_case(case: Case, source: str) -> dict:
     experiment = Experiment(data=source, **{"weights": "imagenet" if case.epochs else "none"} | case.settings)
     photos = load_photos(source)
     if case.epochs:
-        return _accuracy(TRAININGS[case.way], experiment, photos, case.epochs) | {"peak MB": peak_memory()}
+        return _accuracy(TRAININGS[case.way], experiment, photos, case.epochs) | {"peak MiB": peak_memory()}
     if case.copies:
         images, seconds = _epoch(experiment, photos, case.copies)
     elif case.way in TRAININGS:
         images, seconds = _training(TRAININGS[case.way], experiment, photos)
     else:
         images, seconds = MEASURES[case.way](experiment, photos)
-    return {"images a second": images / seconds, "peak MB": peak_memory()}
+    return {"images a second": images / seconds, "peak MiB": peak_memory()}
 
 
 def _timed(batches: Iterator, step: Callable[[Iterator], object], batch_size: int) -> tuple[int, float]:

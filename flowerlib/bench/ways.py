@@ -83,8 +83,8 @@ def course(experiment: Experiment, photos: PhotoSet, indices: np.ndarray) -> Way
             transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
         ]
     )  # fmt: skip
-    chosen = {str(photos.root / photos.paths[index]) for index in indices}
-    data = ImageFolder(str(photos.root), transform, is_valid_file=chosen.__contains__)
+    data = ImageFolder(str(photos.root), transform, allow_empty=True)  # of class folders, without our split
+    data.samples = [(str(photos.root / photos.paths[index]), int(photos.labels[index])) for index in indices]
     batches = torch.utils.data.DataLoader(
         data, experiment.batch_size, shuffle=True, num_workers=WORKERS, drop_last=True
     )

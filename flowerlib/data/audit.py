@@ -102,7 +102,7 @@ class Audit:
             yield (
                 "A run would refuse these photos: it needs at least two classes, none of them called "
                 f"{' or '.join(sorted(COLUMN_NAMES))}, photos in each, all of them readable, "
-                " and for 'flowers' some of the paper's photos."
+                "and for 'flowers' some of the paper's photos."
             )
 
 

@@ -76,8 +76,8 @@ def list_files(root: Path) -> Listing:
     names = set().union(*classes.values())
     if odd := [name for name in (root.name, *names, *photos) if not is_printable(name)]:
         raise UserError(
-            f"In {root} rename {', '.join(map(ascii, odd))}: a name that has control characters, or is not in "
-            "UTF-8, can't be written to a run's tables."
+            f"In {root} rename {one_line(', '.join(map(ascii, odd)))}: a name that has control characters, or is not "
+            "in UTF-8, can't be written to a run's tables."
         )
     return Listing(tuple(sorted(names)), tuple(sorted(photos)), dict(sorted(unused.items())), parts)
 

@@ -275,8 +275,8 @@ def _decode_all(root: Path, files: Sequence[PhotoFile], whole: str, side: int) -
             changed = [now.path for before, now in zip(files, decoded, strict=True) if now.sha256 != before.sha256]
             if changed:
                 raise UserError(
-                    f"In {root} photos changed while they were read: {', '.join(changed)}. Run the same command "
-                    "again when they no longer change."
+                    f"In {root} photos changed while they were read: {one_line(', '.join(changed))}. Run the same "
+                    "command again when they no longer change."
                 )
     return find_cache(whole, side)
 
@@ -352,7 +352,8 @@ def _refuse_too_few(root: Path, listing: Listing, skipped: dict[str, str]) -> No
         )
     if reserved := COLUMN_NAMES & set(listing.classes):
         raise UserError(
-            f"In {root} rename the class folder '{min(reserved)}': predictions.csv has a column of that name."
+            f"In {root} rename the class folder '{min(reserved)}': tables have a column of that name beside those of "
+            "the classes."
         )
     filled = {class_of(path) for path in listing.photos}
     if empty := [name for name in listing.classes if name not in filled]:

@@ -64,7 +64,7 @@ def write_synthetic(
         ) from error
 
 
-def draw_picture(name: str, index: int, sides: tuple[int, int] = SIDES, seed: int = 0) -> Image.Image:
+def draw_picture(name: str, index: int, sides: tuple[int, int], seed: int) -> Image.Image:
     """Draw one RGB picture of the flower ``name``; it depends only on (seed, name, index) and ``sides``."""
     rng = np.random.default_rng((seed, list(FLOWERS).index(name), index))
     width, height = rng.integers(sides[0], sides[1], size=2, endpoint=True)

@@ -8,7 +8,7 @@ from flowerlib.errors import UserError
 from flowerlib.files import NOTEBOOKS, locked, make_folder
 from flowerlib.notebooks import execute_notebook
 from flowerlib.report.pdf import build_report
-from flowerlib.runs import read_info
+from flowerlib.runs import no_session, read_info
 
 REPORT_NOTEBOOK = NOTEBOOKS / "report.ipynb"
 
@@ -47,13 +47,10 @@ def find_sessions(runs: Path) -> Path:
     found = {path.parent: info for path in paths if (info := read_info(path.parent))}
     folders = sorted({folder.parent for folder, info in found.items() if info.finished})
     chosen = [folder for folder in folders if folder.name == "flowers"] if len(folders) > 1 else folders
+    if not folders:
+        raise no_session(runs)
     if not chosen:
-        several = f"Choose one with --runs: {', '.join(map(str, folders))}."
-        none = (
-            f"There is no finished session in {runs}. Choose a folder that has some with --runs (make: RUNS=…), or "
-            "run some first: .venv/bin/flowerlib run"
-        )
-        raise UserError(several if folders else none)
+        raise UserError(f"Choose one with --runs: {', '.join(map(str, folders))}.")
     print(f"report of {chosen[0]}")
     for folder in folders:
         if folder != chosen[0]:

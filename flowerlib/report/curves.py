@@ -15,7 +15,6 @@ from scipy.optimize import isotonic_regression
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from flowerlib.report.statistics import (
-    TAILS,
     Estimate,
     NoEvidence,
     drawn_estimate,
@@ -74,10 +73,10 @@ def reaching_epoch(values: Sequence[float], level: float) -> float:
     return after - 1 + float((level - before) / (rising[after] - before))
 
 
-def falling_epoch(losses: Sequence[float], final: int, share: float = 0.9) -> float:
-    """When the isotonic fit of a loss has done ``share`` of its fall from epoch 0 to its final mean, in epochs."""
+def falling_epoch(losses: Sequence[float], final: int) -> float:
+    """When the isotonic fit of a loss has done 90 % of its fall from epoch 0 to its final mean, in epochs."""
     losses = np.asarray(losses, dtype=float)
-    aim = losses[0] - share * (losses[0] - losses[final:].mean())
+    aim = losses[0] - 0.9 * (losses[0] - losses[final:].mean())
     return reaching_epoch(-losses, -aim)
 
 
@@ -167,19 +166,15 @@ def scatter(accuracies: Sequence[float], photos: int) -> dict[str, float]:
         photos: on how many.
 
     Returns:
-        ``evaluations``, ``mean``, ``sd`` with ``sd_low`` and ``sd_high`` (chi-square, for independent normal values),
-        ``mean_step`` (mean absolute difference from one to the next), ``binomial_sd`` (for new photos each time: an
-        upper limit for the same photos under new augmentations).
+        ``evaluations``, ``mean``, ``sd``, ``mean_step`` (mean absolute difference from one to the next),
+        ``binomial_sd`` (for new photos each time: an upper limit for the same photos under new augmentations).
     """
     values = np.asarray(accuracies, dtype=float)
-    freedom, mean, sd = len(values) - 1, values.mean(), values.std(ddof=1)
-    high, low = sd * np.sqrt(freedom / stats.chi2.ppf(TAILS, freedom))
+    mean = values.mean()
     return {
         "evaluations": len(values),
         "mean": mean,
-        "sd": sd,
-        "sd_low": low,
-        "sd_high": high,
+        "sd": values.std(ddof=1),
         "mean_step": mean_step(values),
         "binomial_sd": binomial_deviation(mean, photos),
     }

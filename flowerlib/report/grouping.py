@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,13 +55,9 @@ class Session:
         """A row an epoch: standard deviations over the seeds; None of one seed."""
         return self._all_metrics().std().reset_index() if len(self.runs) > 1 else None
 
-    def over_seeds(self, value: Callable[[pd.DataFrame], float]) -> pd.Series:
-        """A number of each run's metrics, by seed."""
-        return pd.Series([value(run.metrics) for run in self.runs], index=self.seeds, dtype=float)
-
     def last(self, column: str) -> pd.Series:
         """A column's value after the last epoch of each run, by seed."""
-        return self.over_seeds(lambda metrics: metrics[column].iloc[-1])
+        return pd.Series([run.metrics[column].iloc[-1] for run in self.runs], index=self.seeds, dtype=float)
 
     def _all_metrics(self) -> DataFrameGroupBy:
         return pd.concat([run.metrics for run in self.runs]).groupby("epoch")

@@ -207,8 +207,6 @@ def _photos(run: Run) -> int:
 
 def from_epoch(run: Run, start: int, column: str = "val_aug_acc") -> np.ndarray:
     """A column from an epoch on, which must be two epochs at least."""
-    if column not in run.metrics:
-        raise NoEvidence(f"no {column} recorded", "runs that record it")
     values = run.metrics.loc[run.metrics["epoch"] >= start, column].to_numpy(dtype=float)
     if len(values) < 2:
         raise NoEvidence(f"fewer than two epochs from epoch {start} on", "more epochs")
@@ -267,12 +265,6 @@ def _late_without_seeds(first: Run, second: Run) -> tuple[Estimate, str]:
     runs = (first, second)
     estimate = unrelated_difference([late(run) for run in runs], [_photos(run) for run in runs])
     return estimate, "Newcombe's interval, of unrelated validation photos"
-
-
-def _final_accuracy(run: Run) -> float:
-    if run.predictions.empty:
-        raise NoEvidence("no predictions", "predictions")
-    return accuracy(run.predictions).value
 
 
 def _final_accuracy_without_seeds(first: Run, second: Run) -> tuple[Estimate, str]:
@@ -363,7 +355,7 @@ FINAL_ACCURACY = Measure(
     definition="Accuracy after the last epoch, compared photo by photo",
     label="Accuracy, clean",
     protocol=CLEAN,
-    of=_final_accuracy,
+    of=lambda run: accuracy(run.predictions).value,
     without_seeds=_final_accuracy_without_seeds,
     more="validation photos",
     check=_same_photos,

@@ -41,10 +41,6 @@ PRINTED = ("text/latex", "text/markdown")
 TABLE_FILES = {"tex": "tabular", "csv": "csv"}  # a file's suffix: the key of its content in the output's metadata
 
 
-class LostFloat(UserError):
-    """A table or figure of report.tex is not in the Typst document."""
-
-
 class TexFailed(Exception):
     """A TeX engine made no good PDF; ``log`` tells why at length."""
 
@@ -56,9 +52,9 @@ class TexFailed(Exception):
 def build_report(notebook: Path, out: Path, engine: str = "auto") -> Path:
     """Make the PDF of an executed report notebook, and what a LaTeX document needs to hold its parts.
 
-    ``out`` gets ``report.pdf``, ``report.tex``, ``references.bib``, ``figures/*.pdf``, ``tables/*.tex`` and
-    ``tables/*.csv``; report.tex compiles where it lies. What an earlier build left there and this one has not
-    goes; other files stay. If anything fails, the earlier build stays as it was.
+    ``out`` gets ``report.pdf``, ``report.html``, ``report.tex``, ``references.bib``, ``figures/*.pdf``,
+    ``tables/*.tex`` and ``tables/*.csv``; report.tex compiles where it lies. What an earlier build left there
+    and this one has not goes; other files stay. If anything fails, the earlier build stays as it was.
 
     Args:
         notebook: executed.
@@ -69,11 +65,9 @@ def build_report(notebook: Path, out: Path, engine: str = "auto") -> Path:
         The path of report.pdf.
 
     Raises:
-        UserError: the notebook is not executed or cites what is not there; a float can't be set
-            (`LostFloat`); ``tex`` is asked for and there is none, or it fails.
+        UserError: the notebook is not executed or cites what is not there; a table or figure can't
+            be set; ``tex`` is asked for and there is none, or it fails.
     """
-    if engine not in ("auto", "tex", "typst"):
-        raise UserError(f"There is no engine {engine!r} for the report: choose auto, tex or typst.")
     make_folder(out)
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         build = Path(folder)
@@ -89,7 +83,7 @@ def _read(path: Path) -> NotebookNode:
     """Return the executed notebook with only what is to be printed."""
     try:
         notebook = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read as a notebook ({error}). Run the report again.") from error
     kept = [
         (number, cell) for number, cell in enumerate(notebook.cells, 1) if "hide" not in cell.metadata.get("tags", [])
@@ -310,7 +304,7 @@ def for_pandoc(tex: str, build: Path) -> str:
 
 
 def _check_floats(tex: str, document: str) -> None:
-    r"""Raise `LostFloat` if pandoc dropped a table or picture, as it does, silently, in a ``\resizebox``."""
+    r"""Raise a `UserError` if pandoc dropped a table or picture, as it does, silently, in a ``\resizebox``."""
     for kind, source, printed in (
         ("table", r"\\begin\{(?:tabular|longtable)", r", kind: table\b"),
         ("figure", r"\\includegraphics\b", r"\bimage\("),
@@ -318,7 +312,7 @@ def _check_floats(tex: str, document: str) -> None:
         if len(re.findall(printed, document)) < len(re.findall(source, tex)):
             labels = re.findall(r"\\label\{((?:tab|fig):[^}]+)\}", tex)
             lost = ", ".join(label for label in labels if f"<{label}>" not in document)
-            raise LostFloat(
+            raise UserError(
                 f"Typst would leave out a {kind} of the report{f' ({lost})' if lost else ''}: pandoc can't read "
                 r"its LaTeX. Write it more simply (no \resizebox), or install a TeX and use --engine tex."
             )

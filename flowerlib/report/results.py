@@ -23,7 +23,6 @@ from flowerlib.report.paper.published import LATE, VALIDATION_PHOTOS, published_
 from flowerlib.report.phrases import MISSING, decimal, interval, label, listing, network, whole
 from flowerlib.report.statistics import (
     ALPHA,
-    BINS,
     accuracy,
     accuracy_without,
     class_table,
@@ -77,7 +76,7 @@ def summary(sessions: Sequence[Session]) -> pd.DataFrame:
         the seeds), ``augmented_sd`` (of one evaluation, of the first seed), ``evaluations`` (of each seed; 0:
         ``augmented`` is the last epoch's one evaluation); ``clean_sd`` and ``augmented_seed_sd`` (over seeds;
         NaN for one); ``test`` (best.pt on photos set aside, mean over seeds; NaN without) with ``test_low``
-        and ``test_high`` (Wilson; NaN for several seeds) and ``test_photos``; ``balanced`` and ``smallest``
+        and ``test_high`` (Wilson; NaN for several seeds); ``balanced`` and ``smallest``
         (clean accuracy, its mean over classes and that of the class with the fewest photos);
         ``train_seconds`` and ``val_seconds`` (totals, means over seeds); ``epoch_seconds`` (median epoch of
         training); ``time_ratio`` (of it, to the first session's; NaN on another machine).
@@ -100,7 +99,7 @@ def summary(sessions: Sequence[Session]) -> pd.DataFrame:
     table["augmented_sd"] = [pd.Series(each.runs[0].repeats, dtype=float).std() for each in sessions]
     table["augmented_seed_sd"] = [pd.Series(each).std() for each in repeated]
     table["evaluations"] = [len(each.runs[0].repeats) for each in sessions]
-    table[["test", "test_low", "test_high", "test_photos"]] = [_test_score(each) for each in sessions]
+    table[["test", "test_low", "test_high"]] = [_test_score(each) for each in sessions]
     table[["balanced", "smallest"]] = [_by_class(each) for each in sessions]
     for column in ("train_seconds", "val_seconds"):
         table[column] = [each.metrics[column].sum() for each in sessions]
@@ -111,13 +110,13 @@ def summary(sessions: Sequence[Session]) -> pd.DataFrame:
     return table
 
 
-def _test_score(session: Session) -> tuple[float, float, float, float]:
+def _test_score(session: Session) -> tuple[float, float, float]:
     tests = [run.info.test for run in session.runs]
     if None in tests:
-        return (np.nan,) * 4
+        return np.nan, np.nan, np.nan
     if len(tests) == 1:
-        return *wilson(tests[0].correct, tests[0].photos), tests[0].photos
-    return np.mean([test.correct / test.photos for test in tests]), np.nan, np.nan, tests[0].photos
+        return wilson(tests[0].correct, tests[0].photos)
+    return np.mean([test.correct / test.photos for test in tests]), np.nan, np.nan
 
 
 def _by_class(session: Session) -> tuple[float, float]:
@@ -215,7 +214,7 @@ def overall(run: Run) -> pd.DataFrame:
         numbers |= {"best: error before": best.error_before, "best: error after": best.error_after}
     rows = {"accuracy": accuracy(run.predictions)}
     rows |= {name: (value, np.nan, np.nan) for name, value in numbers.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"]).assign(bins=BINS)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
 def shown_classes(run: Run) -> pd.DataFrame:
@@ -335,7 +334,7 @@ def curves(session: Session, sessions: Sequence[Session]) -> dict[str, dict[str,
     return ({"Published": published} if published else {}) | {"Ours" if published else "": ours}
 
 
-def noise(evaluations: Sequence[float], photos: int = VALIDATION_PHOTOS) -> pd.DataFrame:
+def noise(evaluations: Sequence[float], photos: int) -> pd.DataFrame:
     """The published late fluctuation beside that of one network of ours, evaluated again and again.
 
     From epoch 14 on the paper's learning rate is 1e-5 and its networks hardly change. Where its accuracies

@@ -30,10 +30,7 @@ def load_sessions(folder: Path) -> list[Session]:
     """
     runs = pool_folds(read_runs(Path(folder), order=_names(NOTEBOOKS / "experiments.yaml")))
     if not runs:
-        raise UserError(
-            f"There is no finished session in {folder}. Choose a folder that has some with --runs (make: RUNS=…), or "
-            "run some first: .venv/bin/flowerlib run"
-        )
+        raise UserError(f"No cross-validation in {folder} has all of its folds. Run the same command again.")
     _refuse_mixed(folder, runs)
     return group_seeds(runs)
 

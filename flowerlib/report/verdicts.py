@@ -237,7 +237,7 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
         A row a finding: ``key``, ``claim``, ``quotation``, ``section``, ``evidence``, ``measure``, ``label`` (of an
         axis), ``protocol``, ``claimed`` (the range, as text) with ``claimed_low`` and ``claimed_high``, ``value``,
         ``low``, ``high``, ``result`` (``value [low, high]`` as text), ``p``, ``verdict``, ``holm_verdict`` (empty
-        for the published tables), ``scope``, ``would_decide``, ``caveat``, ``note``.
+        for the published tables), ``scope``, ``would_decide``, ``note``.
     """
     return pd.DataFrame(
         {
@@ -261,7 +261,6 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
             "holm_verdict": finding.corrected,
             "scope": finding.scope,
             "would_decide": finding.decides,
-            "caveat": finding.claim.paper.caveat,
             "note": finding.note,
         }
         for finding in findings

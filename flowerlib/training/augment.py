@@ -75,15 +75,15 @@ def draw_augmentation(experiment: Experiment, epoch: int, index: int, width: int
     return Augmentation(crop if experiment.random_crop else None, flip, angle, used, shift)
 
 
-def each_alone(experiment: Experiment, epoch: int, index: int, width: int, height: int) -> dict[str, Augmentation]:
-    """Each operation alone, by its name: the crop as it is drawn, the others as strong as the settings allow."""
+def each_alone(experiment: Experiment, index: int, width: int, height: int) -> dict[str, Augmentation]:
+    """Each operation alone, by its name: the crop of epoch 0, the others as strong as the settings allow."""
     jitter = {
         f"{name} ×{1 + getattr(experiment, name):g}": (name, 1 + getattr(experiment, name))
         for name in ("brightness", "contrast", "saturation")
     }
     shift = round(experiment.translation * experiment.image_size)
     return {
-        "crop": replace(CENTRE, crop=draw_augmentation(experiment, epoch, index, width, height).crop),
+        "crop": replace(CENTRE, crop=draw_augmentation(experiment, 0, index, width, height).crop),
         "flip": replace(CENTRE, flip=experiment.flip > 0),
         f"rotation {experiment.rotation:g}°": replace(CENTRE, angle=experiment.rotation),
         **{title: replace(CENTRE, jitter=(each,)) for title, each in jitter.items()},

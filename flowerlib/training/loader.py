@@ -27,8 +27,9 @@ ORDER_STREAM = 1
 class Loader:
     """Computes the views of the photos that training and the two evaluations see.
 
-    Each method yields batches in order, on ``device``: images as uint8 (n, size, size, 3), labels as int64 (n,). A
-    photo's view depends on (seed, epoch, index) alone, so that the number of threads affects nothing but the speed.
+    `training`, `augmented` and `clean` yield batches in order, on ``device``: images as uint8 (n, size, size, 3),
+    labels as int64 (n,). A photo's view depends on (seed, epoch, index) alone, so that the number of threads affects
+    nothing but the speed.
 
     Attributes:
         experiment: the settings.

@@ -68,7 +68,7 @@ def build_model(name: str, classes: int, weights: Weights, freeze: bool = False)
         UserError: there is no such network, it has no single linear head, or the weights belong to another network.
     """
     _refuse_unknown(name)
-    model = lite0.EfficientNetLite0() if name == LITE0 else get_model(name, weights=None)
+    model = new_network(name, 1000)
     head = find_head(model)
     if head is None or hasattr(model, "aux_logits"):
         raise UserError(f"{name} does not end in one linear layer that could be replaced. Try resnet18 or resnet34.")

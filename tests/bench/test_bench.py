@@ -55,7 +55,7 @@ def test_the_tables_hold_medians_and_ratios_of_one_run(photo_folder, tmp_path, m
     def measured(case, source):
         calls.append(case.way)
         turn = calls.count(case.way) - 1
-        return {"images a second": rates.get(case.way, [1, 1, 1])[min(turn, 2)], "peak MB": 100.0 + turn}
+        return {"images a second": rates.get(case.way, [1, 1, 1])[min(turn, 2)], "peak MiB": 100.0 + turn}
 
     monkeypatch.setattr(bench, "_in_a_process", measured)
     bench.run_bench(str(photo_folder), tmp_path / "out", repetitions=3, epochs=2)
@@ -66,7 +66,7 @@ def test_the_tables_hold_medians_and_ratios_of_one_run(photo_folder, tmp_path, m
     assert table.loc["the course's way", "images a second"] == 12
     assert table.loc["our fast path", "times the course's way"] == 3
     assert table.loc["our fast path", "share of the limit"] == 0.75
-    assert table.loc["our fast path", "peak MB"] == 101
+    assert table.loc["our fast path", "peak MiB"] == 101
     # 1,140 photos at 144 a second beside 2,278 at 36
     assert f"{7.9167 / (7.9167 + 63.2778):.1%} of an epoch" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "out" / "scaling.csv")) == 13

@@ -253,8 +253,3 @@ def test_photos_are_matched_by_name_and_only_those_of_both_count():
     second = predictions([1, 0, 1, 0], ["r", "q", "p", "only there"])
     result = compare_predictions(first, second)
     assert (result.photos, result.only_first, result.only_second) == (3, 1, 1)
-
-
-def test_tables_without_a_common_photo_are_refused():
-    with pytest.raises(ValueError, match="no photo in common"):
-        compare_predictions(predictions([1], ["p"]), predictions([1], ["q"]))

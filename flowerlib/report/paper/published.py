@@ -80,14 +80,12 @@ class PaperClaim(NamedTuple):
         claim: what it says, in short.
         quotation: the paper's words.
         section: of the paper.
-        caveat: what limits any verdict.
     """
 
     key: str
     claim: str
     quotation: str
     section: str
-    caveat: str
 
 
 def paper_claims() -> dict[str, PaperClaim]:
