@@ -105,9 +105,8 @@ def train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path) 
         # not within the except clause: the error holds the tensors, and a notebook keeps an error's causes
         raise UserError(
             "The GPU's memory is too small for these settings, or other programs use it. Close those and run the "
-            "same "
-            "command again, or add device=cpu: both resume. Or begin again with a smaller batch_size or image_size, "
-            "with --force or as another session."
+            "same command again, or add device=cpu: both resume. Or begin again with a smaller batch_size or "
+            "image_size, with --force or as another session."
         )
 
 
@@ -129,6 +128,7 @@ def _train_and_evaluate(experiment: Experiment, photos: PhotoSet, run_dir: Path)
     refuse_other_inputs(run_dir, info)
     progress = read_last(run_dir, info, model, optimizer, scheduler)
     if is_up_to_date(run_dir, experiment):
+        print(f"Nothing to train: {run_dir} holds a finished session of these settings.")
         return read_run(run_dir)
     info = _begin(run_dir, info, progress, model)
     history, logits = progress.history, progress.logits

@@ -183,12 +183,14 @@ def test_classes_may_be_called_anything_but_the_tables_own_columns(photo_folder,
         load_photos(str(photo_folder))
 
 
-def test_a_finished_run_keeps_saying_where_it_was_computed(photos, tmp_path):
+def test_a_finished_run_is_not_trained_again_and_keeps_saying_where_it_was_computed(photos, tmp_path, capsys):
     experiment = Experiment(**TINY | {"epochs": 1})
     train_and_evaluate(experiment, photos, tmp_path)
     info = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps(info | {"commit": "another"}))
+    capsys.readouterr()
     assert train_and_evaluate(experiment, photos, tmp_path).info.commit == "another"
+    assert capsys.readouterr().out.startswith("Nothing to train")
 
 
 def test_means_are_over_photos_not_over_batches():
