@@ -89,7 +89,7 @@ def tiny_network():
 def _tiny_classifier():
     """In the place of any of torchvision's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flowerlib.training.model.get_model", lambda name, weights: tiny_network())
+        patch.setattr("flowerlib.training.model.get_model", lambda name, num_classes: tiny_network())
         yield
 
 

@@ -123,7 +123,7 @@ def test_a_mixture_is_answered_and_what_is_left_out_is_said(session, mixture, tm
     [
         ("missing.pt", "deep", "missing.pt can't be read"),
         ("notes.txt", "deep", "notes.txt can't be used as a network"),
-        ("other.pt", "deep", "other.pt is not a network that a session has left"),
+        ("other.pt", "deep", "other.pt is not the best.pt of a session (it lacks 'classes')"),
         ("last.pt", "deep", "The run.json beside"),
         ("best.onnx", ".hidden/empty", "There is no photo in"),
         ("best.onnx", "nowhere", "nowhere (No such file or directory)"),

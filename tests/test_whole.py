@@ -216,12 +216,13 @@ def test_the_report_says_what_it_leaves_out(synthetic_runs, tmp_path):
         (runs / "own" / name / "run.json").write_text(json.dumps(info | {"finished": False}))
     assert find_sessions(runs) == runs / "flowers"
     assert find_sessions(runs / "own") == runs / "own"
-    (runs / "own").rename(tmp_path / "seeds")
-    (runs / "flowers").rename(tmp_path / "deep")
-    (runs / "my-photos").mkdir()
-    (tmp_path / "deep").rename(runs / "my-photos/imagenet-lite0")
-    assert find_sessions(runs) == runs / "my-photos/imagenet-lite0"
     assert [run.name for run in load_sessions(runs / "own")] == [SESSIONS[0]]
+
+    shutil.rmtree(runs / "own")
+    (runs / "flowers").rename(tmp_path / "imagenet-lite0")
+    (runs / "my-photos").mkdir()
+    (tmp_path / "imagenet-lite0").rename(runs / "my-photos/imagenet-lite0")
+    assert find_sessions(runs) == runs / "my-photos/imagenet-lite0"
 
 
 def test_sessions_of_other_files_are_found_beside(synthetic_runs, tmp_path):
