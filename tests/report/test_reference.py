@@ -12,7 +12,7 @@ from flowerlib.report.measures import NOISE_SHARE, noise_share, share_draws
 from flowerlib.report.phrases import decimal, whole
 from flowerlib.report.readings import readings_table
 from flowerlib.report.statistics import compare_predictions, holm
-from flowerlib.report.verdicts import CONTRADICTED, METHOD, OURS, SUPPORTED, UNDECIDED, judge_all
+from flowerlib.report.verdicts import METHOD, OURS, SUPPORTED, UNDECIDED, judge_all
 from flowerlib.runs import read_runs
 
 PAPER = REPORT / "results" / "paper"
@@ -58,11 +58,11 @@ def test_the_verdicts_of_the_committed_runs(ours):
         "f": UNDECIDED,
         "g": UNDECIDED,
         "h": NOT_CORRECTED,
-        "i": CONTRADICTED,
+        "i": UNDECIDED,
         "j": SUPPORTED,
     }
     assert all(finding.decides for finding in ours.values() if finding.verdict == UNDECIDED)
-    assert "".join(key for key, finding in ours.items() if finding.scope.startswith(METHOD)) == "abcde1e2fg"
+    assert "".join(key for key, finding in ours.items() if finding.scope.startswith(METHOD)) == "abcde1e2fgij"
 
 
 def test_batch_64_is_less_accurate(runs):
@@ -91,13 +91,15 @@ def test_the_times_and_the_ablations(ours, runs, ablations):
     assert ours["h"].value == pytest.approx(1.56, abs=0.005)
     medians = [np.median(run.metrics["train_seconds"]) for run in runs]
     assert medians[2] / medians[0] == pytest.approx(ours["h"].value)
-    assert ours["i"].value == pytest.approx(-0.040, abs=5e-4)
-    assert ours["i"].p == pytest.approx(0.0044, abs=5e-5)
-    full, *others = ablations
-    p_values = {run.name: compare_predictions(full.predictions, run.predictions).p_value for run in others}
-    assert len(p_values) == 9
-    outliving = {name for name, p in zip(p_values, holm(list(p_values.values())), strict=True) if p < 0.05}
-    assert outliving == {"no-augmentation", "random-weights", "frozen-backbone"}
+    last = {run.name: run.metrics["val_acc"].iloc[-1] for run in ablations}
+    for key, without, value in (("i", "no-augmentation", -0.0158), ("j", "random-weights", 0.4602)):
+        gains = [last[f"all-seed{seed}"] - last[f"{without}-seed{seed}"] for seed in range(3)]
+        assert ours[key].value == pytest.approx(np.mean(gains))
+        assert np.mean(gains) == pytest.approx(value, abs=5e-5)
+        assert (np.array(gains) < 0).all() == (key == "i")  # as docs/results.md says
+    table = pd.read_csv(PAPER / "tables/ablations.csv").set_index("session")
+    outliving = holm(table["p"].dropna()) < 0.05
+    assert table["p"].dropna().index[outliving].tolist() == ["random-weights"]
 
 
 def line_of(page, first):
