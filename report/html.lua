@@ -4,7 +4,7 @@ local front = {}
 
 function Div(div)
   local class = div.classes[1]
-  if class == 'notice' or class == 'keywords' then   -- they stand above the text, beside the abstract
+  if class == 'notice' or class == 'summary' or class == 'keywords' then   -- they stand above the text
     front[class] = pandoc.MetaBlocks(div.content)
     return {}
   end

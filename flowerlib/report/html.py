@@ -37,9 +37,11 @@ def write_html(tex: str, build: Path) -> None:
         "--embed-resources",
         f"--resource-path={build}",
     ]
+    tex = re.sub(r"(\{figures/[^{}]+)\.pdf\}", r"\1.svg}", tex)
+    tex = tex.replace("{abstract}", "{summary}")  # in an abstract, pandoc leaves references without their numbers
     try:
         html = pypandoc.convert_text(
-            re.sub(r"(\{figures/[^{}]+)\.pdf\}", r"\1.svg}", tex),
+            tex,
             "html5",
             "latex",
             extra_args=options,

@@ -40,7 +40,9 @@ metrics = pd.DataFrame({"epoch": range(12), "val_acc": [0.301 + 0.01 * epoch for
 Prose("HIDDEN")"""), "hide"),
     new_code_cell("""TitlePage("Flowers & photographs", ["Ada Student\\nada_s@example.org", "Max Tutor"],
           "March 2025", "Synthetic photos: a demonstration.")"""),
-    tagged(new_code_cell("Prose(f'Abstract with **{0.9321:.3f}** of photos.')"), "abstract"),
+    tagged(
+        new_code_cell(r"Prose(rf'Abstract with **{0.9321:.3f}** of photos. Table \ref{{tab:epochs}}.')"), "abstract"
+    ),
     tagged(new_markdown_cell("Data augmentation, transfer learning"), "keywords"),
     new_markdown_cell(r"""# Introduction
 
@@ -144,6 +146,7 @@ def test_the_html_is_one_file_with_numbered_links_and_everything_in_it(built):
     assert all(each.startswith(("data:", "#", "https://doi.org")) for each in loaded)
     assert sum(each.startswith("data:image/svg+xml") for each in loaded) == 1
     assert re.search(r'href="#tab:epochs"[^>]*>1</a>', page)
+    assert re.search(r'of photos. Table (?:<span>)?<a href="#tab:epochs"[^>]*>1</a>', page)  # in the abstract, too
     assert re.search(r'href="#sec:results"[^>]*>2</a>', page)
     assert re.search(r'href="#ref-lecun1998"[^>]*>2</a>', page)
     assert f'alt="Curves of {ODD.replace("&", "&amp;")}' in page
