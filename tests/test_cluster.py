@@ -121,7 +121,8 @@ def test_a_sweep_ends_as_its_sequence_whatever_dies_on_the_way(two_workers, phot
         assert same(contents(folder), contents(tmp_path / folder.name)), folder
     logs = {folder.name: (folder / "session.log").read_text() for folder in folders}
     for name in {line.split(":")[0] for line in (interrupted, out_of_memory)}:
-        assert "Resuming after epoch" in logs[name]
+        # a session may have ended in the moment before its worker was killed
+        assert "Resuming after epoch" in logs[name] or "Nothing to train" in logs[name]
     assert all(log.count("epoch  7 of 8") <= 1 for log in logs.values())  # a killed process may not get to print it
 
 
