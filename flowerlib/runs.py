@@ -331,14 +331,6 @@ def _read_repeats(path: Path) -> tuple[float, ...]:
     return tuple(accuracies)
 
 
-def no_session(folder: Path) -> UserError:
-    """The error for a folder without a finished session."""
-    return UserError(
-        f"There is no finished session in {folder}. Choose a folder that has some with --runs (make: RUNS=…), or run "
-        "some first: .venv/bin/flowerlib run"
-    )
-
-
 def _read_augmented(path: Path, photos: pd.Series, repeats: Sequence[float]) -> pd.DataFrame | None:
     if not path.exists():  # a run of format 1
         return None
@@ -348,6 +340,14 @@ def _read_augmented(path: Path, photos: pd.Series, repeats: Sequence[float]) -> 
     if repeats and abs(table["correct"].mean() - sum(repeats)) > 1e-4:
         raise _damaged(path, "its counts must have the mean of repeats.csv")
     return table
+
+
+def no_session(folder: Path) -> UserError:
+    """The error for a folder without a finished session."""
+    return UserError(
+        f"There is no finished session in {folder}. Choose a folder that has some with --runs (make: RUNS=…), or run "
+        "some first: .venv/bin/flowerlib run"
+    )
 
 
 def read_runs(folder: Path, order: Sequence[str] = ()) -> list[Run]:

@@ -31,6 +31,7 @@ def test_a_whole_epoch_is_of_copies_of_an_eighth_of_the_photos(photo_folder):
 
 
 def test_the_ways_start_from_the_same_network_and_learn_from_the_training_photos_alone(photo_folder, monkeypatch):
+    (photo_folder / "__MACOSX").mkdir()  # no class, for a session
     experiment, photos = Experiment(**SMALL), load_photos(str(photo_folder))
     parts = split_photos(photos, experiment)
     models = {}

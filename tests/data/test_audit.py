@@ -23,10 +23,11 @@ def test_clean_folder_has_no_problems(photo_folder):
     assert "No problems." in str(result)
 
 
-def test_a_class_named_as_a_column_is_not_usable(photo_folder):
-    (photo_folder / "broom").rename(photo_folder / "label")
+@pytest.mark.parametrize("name", ["label", "unsure"])
+def test_a_class_named_as_a_column_is_not_usable(photo_folder, name):
+    (photo_folder / "broom").rename(photo_folder / name)
     assert not audit(photo_folder).usable
-    with pytest.raises(UserError, match="rename the class folder 'label'"):
+    with pytest.raises(UserError, match=f"rename the class folder '{name}'"):
         load_photos(str(photo_folder))
 
 
